@@ -1,1 +1,4 @@
-//! Stub.
+//! The node: a replica of each chain that it takes part in.
+
+pub mod replica;
+pub mod store;

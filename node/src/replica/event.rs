@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use craq_proto::{CallError, Entry, Epoch, Incarnation, Key, NodeId, Outcome, RequestId, Row, Seq, Time, Value, Version, View};
+use craq_proto::{
+    CallError, Entry, Epoch, Incarnation, Key, NodeId, Outcome, RequestId, Row, Seq, Time, Value, Version,
+    View,
+};
 
 /// What was last installed of the chain's view, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

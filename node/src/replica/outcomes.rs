@@ -1,0 +1,339 @@
+//! What became of requests, so that a repeated one is recognised (`protocol.md` 3.3).
+//!
+//! Outcomes derive from entries alone: equal on all replicas, rolled back with their entries. The store has them in the
+//! rows of their entries; only when such a row is removed while its outcome may still be asked for, the outcome is
+//! stored by itself. A client's floor drops what it will never repeat; beyond a limit, the head writes an entry that
+//! forgets the oldest, and what can then no longer be judged is refused, never executed.
+
+use std::collections::BTreeMap;
+
+use craq_proto::{ClientId, Entry, Outcome, RequestId, Row, Seq, Version};
+
+/// What the head knows of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Never executed, now or before.
+    New,
+    /// Executed and committed.
+    Committed { seq: Seq, versions: Vec<Version> },
+    /// Executed, its entry is not yet known to be committed.
+    Dirty(Seq),
+    /// The client has said that it would not send this number again.
+    GivenUp { floor: u64 },
+    /// It may have been executed, but what would tell is forgotten.
+    Forgotten,
+}
+
+#[derive(Debug)]
+struct Kept {
+    seq: Seq,
+    versions: Vec<Version>,
+    /// The store has the outcome by itself.
+    stored: bool,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    floor: u64,
+    by_number: BTreeMap<u64, Kept>,
+}
+
+/// All outcomes that may still be asked for.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    clients: BTreeMap<ClientId, Client>,
+    by_seq: BTreeMap<Seq, (ClientId, u64)>,
+    dirty: BTreeMap<(ClientId, u64), Seq>,
+    dirty_floors: BTreeMap<ClientId, u64>,
+    forgotten_through: Seq,
+    /// Stored by themselves and no longer needed: for the next write.
+    to_drop: Vec<Seq>,
+}
+
+impl Outcomes {
+    pub(super) fn at(forgotten_through: Seq) -> Self {
+        Self { forgotten_through, ..Self::default() }
+    }
+
+    pub(super) fn forgotten_through(&self) -> Seq {
+        self.forgotten_through
+    }
+
+    /// How many committed outcomes are kept.
+    pub(super) fn len(&self) -> usize {
+        self.by_seq.len()
+    }
+
+    /// How many outcomes of the client are kept, dirty ones not counted.
+    pub(super) fn of_client(&self, client: ClientId) -> usize {
+        self.clients.get(&client).map_or(0, |client| client.by_number.len())
+    }
+
+    pub(super) fn judge(&self, request: &RequestId) -> Judgement {
+        let RequestId { client, number, .. } = *request;
+        if let Some(seq) = self.dirty.get(&(client, number)) {
+            return Judgement::Dirty(*seq);
+        }
+        let known = self.clients.get(&client);
+        if let Some(kept) = known.and_then(|known| known.by_number.get(&number)) {
+            return Judgement::Committed { seq: kept.seq, versions: kept.versions.clone() };
+        }
+        let floor =
+            known.map_or(0, |known| known.floor).max(self.dirty_floors.get(&client).copied().unwrap_or(0));
+        if number < floor {
+            return Judgement::GivenUp { floor };
+        }
+        // What it made can only stand above `born`; what stands at or below the forgotten is not known any more.
+        if request.retry && request.born < self.forgotten_through {
+            return Judgement::Forgotten;
+        }
+        Judgement::New
+    }
+
+    /// An entry was appended.
+    pub(super) fn mark_dirty(&mut self, entry: &Entry) {
+        if let Some(request) = &entry.request {
+            self.dirty.insert((request.client, request.number), entry.seq);
+            let floor = self.dirty_floors.entry(request.client).or_default();
+            *floor = request.floor.max(*floor);
+        }
+    }
+
+    /// An entry was thrown away. The floors that it brought may stand too high until the client is seen again; they only
+    /// refuse what the client has given up all the same.
+    pub(super) fn roll_back(&mut self, entry: &Entry) {
+        if let Some(request) = &entry.request {
+            self.settle(request);
+        }
+    }
+
+    fn settle(&mut self, request: &RequestId) {
+        self.dirty.remove(&(request.client, request.number));
+        let any_left = self.dirty.range((request.client, 0)..=(request.client, u64::MAX)).next().is_some();
+        if !any_left {
+            self.dirty_floors.remove(&request.client);
+        }
+    }
+
+    /// An entry was committed.
+    pub(super) fn commit(&mut self, entry: &Entry) {
+        if let Some(request) = &entry.request {
+            self.settle(request);
+            let versions = entry.mutations.iter().map(|mutation| mutation.version).collect();
+            let outcome = Outcome {
+                client: request.client,
+                number: request.number,
+                floor: request.floor,
+                seq: entry.seq,
+                versions,
+            };
+            self.keep(outcome, false);
+        }
+        self.forget(entry.forget_through);
+    }
+
+    /// A row of the committed log was read: from the own store at start. Rows come rising.
+    pub(super) fn row(&mut self, row: &Row) {
+        self.forget(row.forget_through);
+        let (Some(request), Some(mutation)) = (&row.request, &row.mutation) else { return };
+        if row.seq <= self.forgotten_through {
+            return;
+        }
+        let known =
+            self.clients.get_mut(&request.client).and_then(|known| known.by_number.get_mut(&request.number));
+        match known {
+            // A further row of the same entry, or one whose outcome is stored by itself, whole.
+            Some(kept) if kept.stored => {}
+            Some(kept) => kept.versions.push(mutation.version),
+            None => self.keep(
+                Outcome {
+                    client: request.client,
+                    number: request.number,
+                    floor: request.floor,
+                    seq: row.seq,
+                    versions: vec![mutation.version],
+                },
+                false,
+            ),
+        }
+    }
+
+    /// Keeps an outcome. One below its client's floor is dropped at once.
+    pub(super) fn keep(&mut self, outcome: Outcome, stored: bool) {
+        if outcome.seq <= self.forgotten_through {
+            if stored {
+                self.to_drop.push(outcome.seq);
+            }
+            return;
+        }
+        let client = self.clients.entry(outcome.client).or_default();
+        client.floor = client.floor.max(outcome.floor);
+        self.by_seq.insert(outcome.seq, (outcome.client, outcome.number));
+        client
+            .by_number
+            .insert(outcome.number, Kept { seq: outcome.seq, versions: outcome.versions, stored });
+        let kept = client.by_number.split_off(&client.floor);
+        for given_up in std::mem::replace(&mut client.by_number, kept).into_values() {
+            self.by_seq.remove(&given_up.seq);
+            if given_up.stored {
+                self.to_drop.push(given_up.seq);
+            }
+        }
+    }
+
+    fn forget(&mut self, through: Seq) {
+        if through <= self.forgotten_through {
+            return;
+        }
+        self.forgotten_through = through;
+        let kept = self.by_seq.split_off(&through.next());
+        for (seq, (client, number)) in std::mem::replace(&mut self.by_seq, kept) {
+            let Some(known) = self.clients.get_mut(&client) else { continue };
+            if known.by_number.remove(&number).is_some_and(|kept| kept.stored) {
+                self.to_drop.push(seq);
+            }
+            if known.by_number.is_empty() {
+                self.clients.remove(&client);
+            }
+        }
+    }
+
+    /// The sequence through which to forget so that half of the outcomes are left.
+    pub(super) fn older_half(&self) -> Option<Seq> {
+        self.by_seq.keys().nth(self.by_seq.len() / 2).copied()
+    }
+
+    /// The row of this entry is about to be removed: the outcome that it alone holds, if it may still be asked for.
+    pub(super) fn rescue(&mut self, seq: Seq) -> Option<Outcome> {
+        let (client, number) = *self.by_seq.get(&seq)?;
+        let known = self.clients.get_mut(&client)?;
+        let floor = known.floor;
+        let kept = known.by_number.get_mut(&number)?;
+        if kept.stored {
+            return None;
+        }
+        kept.stored = true;
+        Some(Outcome { client, number, floor, seq, versions: kept.versions.clone() })
+    }
+
+    /// Stored outcomes that are no longer needed.
+    pub(super) fn take_dropped(&mut self) -> Vec<Seq> {
+        std::mem::take(&mut self.to_drop)
+    }
+
+    /// All outcomes, by sequence.
+    pub(super) fn all(&self) -> impl Iterator<Item = Outcome> + '_ {
+        self.by_seq.iter().filter_map(|(seq, (client, number))| {
+            let known = self.clients.get(client)?;
+            let versions = known.by_number.get(number)?.versions.clone();
+            Some(Outcome { client: *client, number: *number, floor: known.floor, seq: *seq, versions })
+        })
+    }
+
+    /// Takes over a source's outcomes in place of the own committed ones; the store gets them by themselves.
+    /// Returns those that the store has and that are none any more.
+    pub(super) fn replace(&mut self, outcomes: &[Outcome], forgotten_through: Seq) -> Vec<Seq> {
+        let stored = |own: &Self| -> Vec<Seq> {
+            let kept = |client: &Client| {
+                client.by_number.values().filter(|kept| kept.stored).map(|kept| kept.seq).collect()
+            };
+            own.clients.values().flat_map::<Vec<Seq>, _>(kept).collect()
+        };
+        let mut obsolete = stored(self);
+        obsolete.append(&mut self.to_drop);
+        *self = Self::at(forgotten_through);
+        for outcome in outcomes {
+            self.keep(outcome.clone(), true);
+        }
+        obsolete.retain(|seq| !self.by_seq.contains_key(seq));
+        obsolete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use craq_proto::{Epoch, Key, Mutation, Op};
+
+    fn request(client: u128, number: u64, floor: u64) -> RequestId {
+        RequestId { client: ClientId(Uuid::from_u128(client)), number, floor, born: Seq::ZERO, retry: true }
+    }
+
+    fn entry(seq: u64, request: Option<RequestId>, forget: u64) -> Entry {
+        let mutation =
+            Mutation { key: Key::new("k").unwrap(), version: Version(seq), op: Op::Delete, checksum: 0 };
+        let (seq, forget_through) = (Seq(seq), Seq(forget));
+        Entry { seq, origin_epoch: Epoch(1), request, mutations: vec![mutation], forget_through }
+    }
+
+    #[test]
+    fn a_request_is_dirty_then_committed_then_given_up() {
+        let mut outcomes = Outcomes::default();
+        let first = request(1, 1, 1);
+        assert_eq!(outcomes.judge(&first), Judgement::New);
+        outcomes.mark_dirty(&entry(5, Some(first), 0));
+        assert_eq!(outcomes.judge(&first), Judgement::Dirty(Seq(5)));
+        outcomes.roll_back(&entry(5, Some(first), 0));
+        assert_eq!(outcomes.judge(&first), Judgement::New);
+        outcomes.mark_dirty(&entry(5, Some(first), 0));
+        outcomes.commit(&entry(5, Some(first), 0));
+        assert_eq!(outcomes.judge(&first), Judgement::Committed { seq: Seq(5), versions: vec![Version(5)] });
+        outcomes.commit(&entry(6, Some(request(1, 2, 2)), 0));
+        assert_eq!(outcomes.judge(&first), Judgement::GivenUp { floor: 2 });
+        assert_eq!(outcomes.len(), 1);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_refused_unless_it_must_be_newer() {
+        let mut outcomes = Outcomes::default();
+        for seq in 1..=10 {
+            outcomes.commit(&entry(seq, Some(request(u128::from(seq), 1, 1)), 0));
+        }
+        assert_eq!(outcomes.older_half(), Some(Seq(6)));
+        outcomes.commit(&entry(11, None, 6));
+        assert_eq!(outcomes.len(), 4);
+        assert_eq!(outcomes.judge(&request(3, 1, 1)), Judgement::Forgotten);
+        let fresh = RequestId { retry: false, ..request(3, 1, 1) };
+        assert_eq!(outcomes.judge(&fresh), Judgement::New, "a first attempt cannot have been executed");
+        let young = RequestId { born: Seq(6), ..request(3, 1, 1) };
+        assert_eq!(outcomes.judge(&young), Judgement::New, "what it made would stand above the forgotten");
+        assert!(matches!(outcomes.judge(&request(7, 1, 1)), Judgement::Committed { .. }));
+    }
+
+    #[test]
+    fn outcomes_survive_the_removal_of_their_rows() {
+        let mut outcomes = Outcomes::default();
+        outcomes.commit(&entry(5, Some(request(1, 1, 1)), 0));
+        let rescued = outcomes.rescue(Seq(5)).unwrap();
+        assert_eq!(outcomes.rescue(Seq(5)), None, "once is enough");
+        let mut reloaded = Outcomes::default();
+        reloaded.keep(rescued, true);
+        assert_eq!(reloaded.judge(&request(1, 1, 1)), outcomes.judge(&request(1, 1, 1)));
+        reloaded.commit(&entry(6, Some(request(1, 2, 2)), 0));
+        assert_eq!(reloaded.take_dropped(), [Seq(5)]);
+    }
+
+    #[test]
+    fn a_learner_takes_over_exactly_its_sources_outcomes() {
+        let mut source = Outcomes::default();
+        source.commit(&entry(5, Some(request(1, 1, 1)), 0));
+        source.commit(&entry(9, Some(request(2, 4, 3)), 0));
+        let mut learner = Outcomes::default();
+        learner.keep(
+            Outcome {
+                client: ClientId(Uuid::from_u128(3)),
+                number: 1,
+                floor: 1,
+                seq: Seq(2),
+                versions: vec![],
+            },
+            true,
+        );
+        let all: Vec<_> = source.all().collect();
+        assert_eq!(learner.replace(&all, Seq(1)), [Seq(2)]);
+        assert_eq!(learner.all().collect::<Vec<_>>(), all);
+        assert_eq!(learner.judge(&request(3, 1, 1)), Judgement::Forgotten);
+    }
+}

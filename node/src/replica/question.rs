@@ -1,0 +1,183 @@
+//! Strong reads of dirty keys: one question to the tail at a time, shared by all reads that wait (`protocol.md` 5).
+//!
+//! A read never joins a question that was already sent: the tail may have answered it before the read began.
+
+use std::collections::BTreeMap;
+
+use craq_proto::{CallError, ErrorKind, Key, Seq, Time};
+
+use super::{
+    Replica,
+    event::{Output, Position, Reply, TailAnswer, Ticket},
+    read::Look,
+};
+
+/// Most keys in one question.
+const KEYS_MAX: usize = 1_000;
+
+/// Reads that wait, by key; `None` stands for pages, which only want the tail's commit.
+type Waiting = BTreeMap<Option<Key>, Vec<Ticket>>;
+
+/// The reads of one question, in the order of its keys.
+type Asked = Vec<(Option<Key>, Vec<Ticket>)>;
+
+/// Reads that wait for the tail.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    waiting: Waiting,
+    count: usize,
+    /// The question that is under way.
+    asked: Option<(u64, Asked)>,
+    number: u64,
+    /// Pages that wait until the own commit has reached the tail's.
+    pages: BTreeMap<Seq, Vec<Ticket>>,
+}
+
+impl Questions {
+    fn wait(&mut self, key: Option<Key>, ticket: Ticket) {
+        self.count += 1;
+        self.waiting.entry(key).or_default().push(ticket);
+    }
+
+    /// The caller has gone. One whose question was already sent is answered in vain, which does no harm.
+    pub(super) fn abandon(&mut self, ticket: Ticket) {
+        let mut gone = 0;
+        self.waiting.retain(|_, tickets| {
+            let before = tickets.len();
+            tickets.retain(|waiting| *waiting != ticket);
+            gone += before - tickets.len();
+            !tickets.is_empty()
+        });
+        self.count -= gone;
+    }
+
+    pub(super) fn commit_reached(&mut self, commit: Seq, out: &mut Vec<Output>) {
+        let above = self.pages.split_off(&commit.next());
+        for ticket in std::mem::replace(&mut self.pages, above).into_values().flatten() {
+            out.push(serve_page(ticket));
+        }
+    }
+
+    /// The epoch has changed, or the tail did not answer: everyone may try again.
+    pub(super) fn refuse_all(&mut self, error: &CallError, out: &mut Vec<Output>) {
+        let asked =
+            self.asked.take().into_iter().flat_map(|(_, asked)| asked).flat_map(|(_, tickets)| tickets);
+        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
+        let pages = std::mem::take(&mut self.pages).into_values().flatten();
+        self.count = 0;
+        out.extend(asked.chain(waiting).chain(pages).map(|ticket| refuse(ticket, error.clone())));
+    }
+}
+
+fn refuse(ticket: Ticket, error: CallError) -> Output {
+    Output::Reply { ticket, reply: Reply::Refused(error), under_lease: false }
+}
+
+fn serve_page(ticket: Ticket) -> Output {
+    Output::Reply { ticket, reply: Reply::ServePage, under_lease: true }
+}
+
+fn serve(ticket: Ticket, position: Option<Position>, commit: Seq) -> Output {
+    Output::Reply { ticket, reply: Reply::Serve { position, commit }, under_lease: true }
+}
+
+impl Replica {
+    pub(super) fn on_read(&mut self, now: Time, ticket: Ticket, key: Key, out: &mut Vec<Output>) {
+        match self.reader().strong(now, key.as_ref()) {
+            Look::Serve { position, commit, .. } => out.push(serve(ticket, position, commit)),
+            Look::Refused(error) => out.push(refuse(ticket, error)),
+            Look::Dirty => self.wait_for_tail(Some(key), ticket, out),
+        }
+    }
+
+    pub(super) fn on_read_page(&mut self, now: Time, ticket: Ticket, out: &mut Vec<Output>) {
+        let is_authority = self.versions.rights().is_authority;
+        match self.reader().permit(now) {
+            Err(error) => out.push(refuse(ticket, error)),
+            Ok(_) if is_authority => out.push(serve_page(ticket)),
+            Ok(_) => self.wait_for_tail(None, ticket, out),
+        }
+    }
+
+    fn wait_for_tail(&mut self, key: Option<Key>, ticket: Ticket, out: &mut Vec<Output>) {
+        let max = self.config.waiting_reads_max;
+        if self.role().is_tail() {
+            let message =
+                "this node has become the tail and doesn't know yet what the one before it had committed";
+            out.push(refuse(ticket, CallError::unavailable(message)));
+        } else if self.questions.count >= max {
+            let message = format!("{max} reads wait for the tail, which is the limit");
+            out.push(refuse(ticket, CallError::new(ErrorKind::ResourceExhausted, message)));
+        } else {
+            self.questions.wait(key, ticket);
+        }
+    }
+
+    pub(super) fn maybe_ask(&mut self, out: &mut Vec<Output>) {
+        let questions = &mut self.questions;
+        if questions.asked.is_some() || questions.waiting.is_empty() {
+            return;
+        }
+        let Some(view) = &self.view else { return };
+        let Some(tail) = view.tail() else { return };
+        let mut asked = Vec::new();
+        while asked.len() < KEYS_MAX {
+            let Some(next) = questions.waiting.pop_first() else { break };
+            asked.push(next);
+        }
+        questions.number += 1;
+        let (question, epoch) = (questions.number, view.epoch);
+        let keys = asked.iter().filter_map(|(key, _)| key.clone()).collect();
+        questions.asked = Some((question, asked));
+        out.push(Output::AskTail { question, tail: (tail.node, tail.address.clone()), epoch, keys });
+    }
+
+    pub(super) fn on_tail_answered(
+        &mut self,
+        question: u64,
+        answer: Option<TailAnswer>,
+        out: &mut Vec<Output>,
+    ) {
+        if self.questions.asked.as_ref().is_none_or(|(asked, _)| *asked != question) {
+            return;
+        }
+        let Some((_, asked)) = self.questions.asked.take() else { return };
+        self.questions.count -= asked.iter().map(|(_, tickets)| tickets.len()).sum::<usize>();
+        let keys = asked.iter().filter(|(key, _)| key.is_some()).count();
+        let Some(answer) = answer.filter(|answer| answer.versions.len() == keys) else {
+            let error = CallError::unavailable("the tail did not say which versions are committed");
+            let tickets = asked.into_iter().flat_map(|(_, tickets)| tickets);
+            return out.extend(tickets.map(|ticket| refuse(ticket, error.clone())));
+        };
+        let mut versions = answer.versions.into_iter();
+        for (key, tickets) in asked {
+            match key {
+                None => self.answer_pages(tickets, answer.commit, out),
+                Some(key) => {
+                    let position = self.newer_of(&key, versions.next().flatten());
+                    let commit = self.log.commit;
+                    out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit)));
+                }
+            }
+        }
+    }
+
+    /// What the tail had committed, or the own newest committed version if that has become newer by now: both were
+    /// committed at some time during the read.
+    fn newer_of(&self, key: &Key, told: Option<Position>) -> Option<Position> {
+        let own = self.versions.state(key.as_ref()).clean();
+        match (own, told) {
+            (Some(own), Some(told)) if told.seq > own.seq => Some(told),
+            (None, told) => told,
+            (own, _) => own,
+        }
+    }
+
+    fn answer_pages(&mut self, tickets: Vec<Ticket>, commit: Seq, out: &mut Vec<Output>) {
+        if self.log.commit >= commit {
+            out.extend(tickets.into_iter().map(serve_page));
+        } else {
+            self.questions.pages.entry(commit).or_default().extend(tickets);
+        }
+    }
+}

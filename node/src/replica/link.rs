@@ -165,6 +165,10 @@ impl Replica {
         if !self.is_in_sync() {
             // protocol.md 4: a replica that is not in sync is brought up from its commit.
             self.drop_dirty_suffix(out);
+            if !self.is_level() {
+                // It may hold less now than its successor was told, and says so when it is level again.
+                self.close_below(None, out);
+            }
         }
         let epoch = self.epoch();
         let message =

@@ -1,0 +1,174 @@
+//! Puts the parts together: the log, the loop, and the gRPC server with every limit set.
+
+use std::{net::SocketAddr, time::Duration};
+
+use craq_proto::wire::{self, coordinator_server::CoordinatorServer};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server as GrpcServer, server::Router};
+use tonic_health::ServingStatus;
+
+use crate::{
+    Config, ConfigError,
+    cluster::Timing,
+    driver::Driver,
+    listener,
+    log::{Log, LogError},
+    service::Service,
+};
+
+/// The largest message, either way. Views and statuses are small; a write that is handed on has one value.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Calls at once on one connection, streams included.
+const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Calls at once on one connection that are being answered; more are refused with `RESOURCE_EXHAUSTED`.
+const CALLS_PER_CONNECTION_MAX: usize = 256;
+/// Connections at once; more are closed.
+const CONNECTIONS_MAX: usize = 4096;
+/// A connection that was silent for so long is pinged. Nodes keep a stream open, so this is how a dead one is noticed
+/// that never closed its connection.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// A ping that is not answered for so long ends the connection.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that any call may take to begin its answer. Longer than [`crate::forward::WRITE_TIMEOUT`], which knows
+/// better what to say.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest header list, in bytes.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Calls that are under way when the process is told to stop have so long to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the coordinator could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server failed.
+    #[error("the server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// gRPC reflection cannot be set up.
+    #[error("the service descriptors are damaged: {0}")]
+    Descriptors(#[from] tonic_reflection::server::Error),
+}
+
+/// A coordinator that has opened its log and its port.
+pub struct Server {
+    driver: Driver,
+    router: Router,
+    listener: TcpListener,
+    address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Opens the log and the port. Nothing is answered before [`Server::serve`].
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        let log = Log::open_directory(&config.data).await?;
+        let cluster = log.cluster();
+        let failed = |source| Error::Listen { address: config.listen.clone(), source };
+        let listener = bind(&config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (failure_timeout, heartbeat_interval) = (config.failure_timeout, config.heartbeat_interval);
+        let (driver, handle) = Driver::new(log, Timing { failure_timeout, heartbeat_interval });
+        let stop = CancellationToken::new();
+        let service = Service::new(cluster, heartbeat_interval, handle, stop.clone());
+        let router = router(service).await?;
+        Ok(Self { driver, router, listener, address, stop })
+    }
+
+    /// The address that it listens on, with the real port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is done or the log fails. Streams end at once, other calls within 2 s.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { driver, router, listener, address, stop } = self;
+        tracing::info!("listening on {address}");
+        let connections = listener::connections(listener, CONNECTIONS_MAX);
+        let server = router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+        let mut server = tokio::spawn(server);
+        // The loop goes on while calls end, so that those which wait for it get their answers.
+        let halt = CancellationToken::new();
+        let mut driver = tokio::spawn(driver.run(halt.clone()));
+        let early = tokio::select! {
+            () = shutdown => None,
+            ended = &mut driver => Some(flatten(ended)),
+            ended = &mut server => return flatten(ended),
+        };
+        tracing::info!("stopping");
+        stop.cancel();
+        if timeout(SHUTDOWN_TIMEOUT, &mut server).await.is_err() {
+            tracing::warn!("some calls did not end in time");
+            server.abort();
+        }
+        halt.cancel();
+        match early {
+            Some(result) => result,
+            None => flatten(driver.await),
+        }
+    }
+}
+
+/// What a task ended with. A panic has ended the process already; a task is never aborted before this.
+fn flatten<E: Into<Error>>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// `:1234` stands for all interfaces: those of IPv6 and IPv4 at once, or of IPv4 alone where there is no IPv6.
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let Some(port) = address.strip_prefix(':') else { return TcpListener::bind(address).await };
+    match TcpListener::bind(format!("[::]:{port}")).await {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind(format!("0.0.0.0:{port}")).await
+        }
+        bound => bound,
+    }
+}
+
+async fn router(service: Service) -> Result<Router, Error> {
+    let coordinator = CoordinatorServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for name in ["", "craq.v1.Coordinator"] {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("craq.v1.Coordinator")
+            .with_service_name("grpc.health.v1.Health")
+    };
+    Ok(GrpcServer::builder()
+        .timeout(CALL_TIMEOUT)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .load_shed(true)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .tcp_nodelay(true)
+        .add_service(coordinator)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}

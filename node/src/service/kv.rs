@@ -1,0 +1,274 @@
+//! The clients' service: checks what comes in, hands it to [`read`](super::read), [`write`](super::write) or
+//! [`scan`](super::scan), and puts the answer into words.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use craq_proto::{
+    CallError, Epoch, ErrorKind, Key, RequestId, Seq, Value, convert::Header, entry::Found, key::SizeError,
+    wire, wire::kv_server::Kv,
+};
+use futures::{Stream, stream};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Request, Response, Status};
+
+use super::{
+    call::Deadline,
+    read::{Freshness, read},
+    scan::{Page, Range, page},
+    write::{Applied, Order, change, write},
+};
+use crate::{
+    driver::Chain,
+    node::Node,
+    replica::{Look, event::Input},
+    status,
+};
+
+/// Serves `craq.v1.Kv`.
+pub(super) struct KvService {
+    node: Arc<Node>,
+}
+
+impl KvService {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn read(&self, request: Request<wire::ReadRequest>) -> Result<Response<wire::ReadReply>, Status> {
+        let _admitted = self.node.admission.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let chain = named_chain(&self.node, request.header)?;
+        let key = key(request.key)?;
+        let fresh = freshness(request.consistency, request.bound_ms, request.min_seq)?;
+        let answer = read(chain, &key, fresh, deadline).await?;
+        let found = answer.found.is_some();
+        let found_value = answer.found.unwrap_or(Found {
+            value: Bytes::new(),
+            version: answer.position.map(|position| position.version).unwrap_or_default(),
+            seq: answer.position.map(|position| position.seq).unwrap_or_default(),
+            checksum: 0,
+        });
+        Ok(Response::new(wire::ReadReply {
+            header: Some(reply_header(&self.node, chain)),
+            found,
+            value: found_value.value,
+            version: found_value.version.0,
+            seq: found_value.seq.0,
+            checksum: found_value.checksum,
+            path: answer.path as i32,
+            commit: answer.commit.0,
+        }))
+    }
+
+    async fn write(
+        &self,
+        request: Request<wire::WriteRequest>,
+    ) -> Result<Response<wire::WriteReply>, Status> {
+        write_one(&self.node, request).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::WriteReply>, Status> {
+        let _admitted = self.node.admission.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let chain = named_chain(&self.node, request.header)?;
+        let change = change(key(request.key)?, None, request.if_version, None)?;
+        let id = request.request_id.map(RequestId::try_from).transpose()?;
+        let applied = see_through(&self.node, chain, change, id, request.handed_on, deadline).await?;
+        Ok(Response::new(write_reply(&self.node, chain, applied)))
+    }
+
+    type ScanStream = Pin<Box<dyn Stream<Item = Result<wire::Page, Status>> + Send>>;
+
+    async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let admitted = self.node.admission.admit()?;
+        let request = request.into_inner();
+        let chain = Arc::clone(named_chain(&self.node, request.header)?);
+        let fresh = freshness(request.consistency, request.bound_ms, request.min_seq)?;
+        for bound in [&request.start, &request.end] {
+            if !bound.is_empty() {
+                key(bound.clone())?;
+            }
+        }
+        let range = Range {
+            start: request.start,
+            end: Some(request.end).filter(|end| !end.is_empty()),
+            limit: Some(request.limit).filter(|limit| *limit > 0),
+            keys_only: request.keys_only,
+        };
+        let scan = Scan { node: Arc::clone(&self.node), chain, fresh, _admitted: admitted };
+        let pages = stream::try_unfold((scan, Some(range)), |(scan, range)| async move {
+            let Some(range) = range else { return Ok(None) };
+            let page = page(&scan.chain, &range, scan.fresh, Deadline::of_part()).await?;
+            let rest = range.after(&page);
+            let reply = scan.reply(page, rest.is_some());
+            Ok::<_, Status>(Some((reply, (scan, rest))))
+        });
+        Ok(Response::new(Box::pin(pages)))
+    }
+
+    async fn get_node_status(
+        &self,
+        request: Request<wire::NodeStatusRequest>,
+    ) -> Result<Response<wire::NodeStatus>, Status> {
+        self.node.me.check(request.into_inner().header)?;
+        Ok(Response::new(status::node_status(&self.node).await?))
+    }
+}
+
+/// A range that is being read.
+struct Scan {
+    node: Arc<Node>,
+    chain: Arc<Chain>,
+    fresh: Freshness,
+    _admitted: OwnedSemaphorePermit,
+}
+
+impl Scan {
+    fn reply(&self, page: Page, has_more: bool) -> wire::Page {
+        let next = page.next.filter(|_| has_more);
+        wire::Page {
+            header: Some(reply_header(&self.node, &self.chain)),
+            items: page.items,
+            seq: page.seq.0,
+            next: next.map(|key| key.as_bytes().clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Writes one key, for the clients' service and for the coordinator's.
+pub(super) async fn write_one(
+    node: &Arc<Node>,
+    request: Request<wire::WriteRequest>,
+) -> Result<Response<wire::WriteReply>, Status> {
+    let _admitted = node.admission.admit()?;
+    let deadline = Deadline::of(request.metadata());
+    let request = request.into_inner();
+    let chain = named_chain(node, request.header)?;
+    let key = key(request.key)?;
+    let value = Value::new(request.value, node.value_bytes_max).map_err(size_error)?;
+    let change = change(key, Some(value), request.if_version, request.checksum)?;
+    let id = request.request_id.map(RequestId::try_from).transpose()?;
+    let applied = see_through(node, chain, change, id, request.handed_on, deadline).await?;
+    Ok(Response::new(write_reply(node, chain, applied)))
+}
+
+/// Sees a write through, under the client's id or one of this node's.
+async fn see_through(
+    node: &Node,
+    chain: &Arc<Chain>,
+    change: crate::replica::event::Change,
+    id: Option<RequestId>,
+    handed_on: bool,
+    deadline: Deadline,
+) -> Result<Applied, CallError> {
+    if let Some(request) = id {
+        return write(node, chain, Order { change, request, handed_on }, deadline).await;
+    }
+    let request = node.request_ids.take(commit(chain, &change.key));
+    let outcome = write(node, chain, Order { change, request, handed_on }, deadline).await;
+    if outcome.as_ref().map_or_else(|error| error.kind.is_certain(), |_| true) {
+        node.request_ids.give_back(request);
+    }
+    outcome
+}
+
+/// What this node knows to be committed.
+fn commit(chain: &Chain, key: &Key) -> Seq {
+    match chain.reader.weak(crate::clock::now(), key.as_ref(), None, Seq::ZERO) {
+        Look::Serve { commit, .. } => commit,
+        Look::Dirty | Look::Refused(_) => Seq::ZERO,
+    }
+}
+
+fn write_reply(node: &Node, chain: &Chain, applied: Applied) -> wire::WriteReply {
+    wire::WriteReply {
+        header: Some(reply_header(node, chain)),
+        version: applied.version.0,
+        seq: applied.seq.0,
+    }
+}
+
+fn reply_header(node: &Node, chain: &Chain) -> wire::Header {
+    let epoch = chain.view().map(|view| view.epoch).unwrap_or_default();
+    node.me.header(&chain.id, epoch)
+}
+
+/// The chain that a client's message is about, if the two agree on the epoch or the client names none.
+fn named_chain(node: &Node, header: Option<wire::Header>) -> Result<&Arc<Chain>, CallError> {
+    let header = node.me.check(header)?;
+    let chain = node.chain(&header.chain)?;
+    check_epoch(chain, &header)?;
+    Ok(chain)
+}
+
+fn check_epoch(chain: &Chain, header: &Header) -> Result<(), CallError> {
+    let view = chain.view();
+    let own = view.as_ref().map(|view| view.epoch).unwrap_or_default();
+    if header.epoch == Epoch::ZERO || header.epoch == own {
+        return Ok(());
+    }
+    if header.epoch > own {
+        chain.note(Input::NewerEpoch { epoch: header.epoch });
+    }
+    let text = format!("asked in epoch {}, this node is in epoch {own} of chain {}", header.epoch, chain.id);
+    Err(CallError::new(ErrorKind::WrongEpoch, text).with_view(view.as_deref().cloned()))
+}
+
+fn key(bytes: Bytes) -> Result<Key, CallError> {
+    Key::new(bytes).map_err(size_error)
+}
+
+fn size_error(error: SizeError) -> CallError {
+    let kind = match error {
+        SizeError::EmptyKey => ErrorKind::Invalid,
+        SizeError::KeyTooLong(_) | SizeError::ValueTooLong { .. } => ErrorKind::ResourceExhausted,
+    };
+    CallError::new(kind, error.to_string())
+}
+
+fn freshness(consistency: i32, bound_ms: u64, min_seq: u64) -> Result<Freshness, CallError> {
+    let consistency = wire::Consistency::try_from(consistency)
+        .map_err(|_| CallError::invalid(format!("consistency {consistency} is not known to this version")))?;
+    let bound = match consistency {
+        wire::Consistency::Bounded if bound_ms == 0 => {
+            return Err(CallError::invalid("a bounded read names its bound_ms, at least 1"));
+        }
+        wire::Consistency::Bounded => Some(Duration::from_millis(bound_ms)),
+        wire::Consistency::Strong | wire::Consistency::Eventual => None,
+    };
+    Ok(Freshness { strong: consistency == wire::Consistency::Strong, bound, min_seq: Seq(min_seq) })
+}
+
+#[cfg(test)]
+mod tests {
+    use craq_proto::key::KEY_BYTES_MAX;
+
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_told_apart_from_what_is_malformed() {
+        assert_eq!(key(Bytes::new()).unwrap_err().kind, ErrorKind::Invalid);
+        assert!(key(vec![0; KEY_BYTES_MAX].into()).is_ok());
+        let refused = key(vec![0; KEY_BYTES_MAX + 1].into()).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::ResourceExhausted);
+        assert!(refused.message.contains("4096"), "the text names the limit: {refused}");
+    }
+
+    #[test]
+    fn a_bounded_read_needs_a_bound_and_an_unknown_mode_is_refused() {
+        let bounded = wire::Consistency::Bounded as i32;
+        assert_eq!(freshness(bounded, 0, 0).unwrap_err().kind, ErrorKind::Invalid);
+        assert_eq!(freshness(bounded, 5, 0).unwrap().bound, Some(Duration::from_millis(5)));
+        assert_eq!(freshness(99, 0, 0).unwrap_err().kind, ErrorKind::Invalid);
+        assert!(freshness(0, 0, 0).unwrap().strong, "strong is what one gets by saying nothing");
+    }
+}

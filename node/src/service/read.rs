@@ -1,0 +1,166 @@
+//! Reading one key: plan, read the store, check that the answer may still be given, answer (`protocol.md` 5).
+//!
+//! A clean key is read on the caller's own task without a handover. A dirty one is handed to the replica, which asks the
+//! tail. What cannot be answered now is tried again until the call's deadline.
+
+use std::time::Duration;
+
+use craq_proto::{CallError, ErrorKind, Key, Op, Row, Seq, Version, View, entry::Found, wire::ReadPath};
+
+use super::call::{Deadline, Patience, late};
+use crate::{
+    clock,
+    driver::Chain,
+    fatal,
+    replica::{
+        Look, Permit,
+        event::{Input, Position, Reply},
+    },
+};
+
+/// How fresh an answer has to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Freshness {
+    /// Linearizable.
+    pub(super) strong: bool,
+    /// Heard from the chain within this time.
+    pub(super) bound: Option<Duration>,
+    /// Of a replica that knows the log up to here.
+    pub(super) min_seq: Seq,
+}
+
+/// The answer to a read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The value, if the key exists.
+    pub(super) found: Option<Found>,
+    /// The newest version, if one is known: a tombstone's if the key is deleted.
+    pub(super) position: Option<Position>,
+    /// How it was come by.
+    pub(super) path: ReadPath,
+    /// The replica's commit.
+    pub(super) commit: Seq,
+}
+
+/// A read that may be answered if its permit holds after the store was read.
+struct Plan {
+    position: Option<Position>,
+    permit: Permit,
+    path: ReadPath,
+    commit: Seq,
+}
+
+/// Reads the key.
+pub(super) async fn read(
+    chain: &Chain,
+    key: &Key,
+    fresh: Freshness,
+    deadline: Deadline,
+) -> Result<Answer, CallError> {
+    let mut patience = Patience::new(deadline);
+    loop {
+        let refused = match attempt(chain, key, fresh, deadline).await {
+            Err(error) if error.kind == ErrorKind::Unavailable => error,
+            decided => return decided,
+        };
+        if !patience.wait().await {
+            return Err(with_newest_view(chain, refused));
+        }
+    }
+}
+
+async fn attempt(
+    chain: &Chain,
+    key: &Key,
+    fresh: Freshness,
+    deadline: Deadline,
+) -> Result<Answer, CallError> {
+    let plan = plan(chain, key, fresh, deadline).await?;
+    if plan.commit < fresh.min_seq {
+        let text = format!("this replica knows the log up to {}, not to {}", plan.commit, fresh.min_seq);
+        return Err(CallError::unavailable(text));
+    }
+    let found = look_up(chain, key, plan.position)?;
+    still_fresh(chain, key, fresh, plan.permit)?;
+    Ok(Answer { found, position: plan.position, path: plan.path, commit: plan.commit })
+}
+
+async fn plan(chain: &Chain, key: &Key, fresh: Freshness, deadline: Deadline) -> Result<Plan, CallError> {
+    let look = if fresh.strong {
+        chain.reader.strong(clock::now(), key.as_ref())
+    } else {
+        chain.reader.weak(clock::now(), key.as_ref(), fresh.bound, fresh.min_seq)
+    };
+    match look {
+        Look::Serve { position, permit, commit, at_tail } => {
+            let path = if at_tail { ReadPath::AtTail } else { ReadPath::Clean };
+            Ok(Plan { position, permit, path, commit })
+        }
+        Look::Dirty => {
+            // Before the question: an answer of another epoch is not given.
+            let permit = chain.reader.permit(clock::now())?;
+            let question = chain.ask(|ticket| Input::Read { ticket, key: key.clone() });
+            let answer = deadline.bound(question).await.ok_or_else(late)??;
+            match answer.reply {
+                Reply::Serve { position, commit } => {
+                    Ok(Plan { position, permit, path: ReadPath::AskedTail, commit })
+                }
+                Reply::Refused(error) => Err(error),
+                other => Err(CallError::unavailable(format!("a read was answered with {other:?}"))),
+            }
+        }
+        Look::Refused(error) => Err(error),
+    }
+}
+
+/// What the store holds at the position; none: the key does not exist.
+fn look_up(chain: &Chain, key: &Key, position: Option<Position>) -> Result<Option<Found>, CallError> {
+    let Some(position) = position.filter(|position| !position.deleted) else { return Ok(None) };
+    let row =
+        chain.store.get(position.seq, position.index).unwrap_or_else(|error| fatal::exit(&error.into()));
+    let found = row.and_then(|row| found(row, key, position.version));
+    // There is something newer then, which the next look finds.
+    found
+        .map(Some)
+        .ok_or_else(|| CallError::unavailable("the version was overwritten and swept while it was read"))
+}
+
+/// The row as a reader gets it, if it holds this version of the key.
+pub(super) fn found(row: Row, key: &Key, version: Version) -> Option<Found> {
+    let seq = row.seq;
+    let mutation = row.mutation.filter(|mutation| mutation.key == *key && mutation.version == version)?;
+    let checksum = mutation.checksum;
+    match mutation.op {
+        Op::Put(value) => Some(Found { value: value.into_bytes(), version, seq, checksum }),
+        Op::Delete => None,
+    }
+}
+
+/// The process may have been paused since the plan was made: asked with a time read now.
+fn still_fresh(chain: &Chain, key: &Key, fresh: Freshness, permit: Permit) -> Result<(), CallError> {
+    if !may_answer(chain, permit) {
+        return Err(CallError::unavailable("the read lease lapsed while the key was read"));
+    }
+    if fresh.bound.is_some()
+        && let Look::Refused(error) =
+            chain.reader.weak(clock::now(), key.as_ref(), fresh.bound, fresh.min_seq)
+    {
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Whether what was planned under the permit may be answered now.
+pub(super) fn may_answer(chain: &Chain, permit: Permit) -> bool {
+    chain.reader.holds(clock::now(), permit) && !fatal::is_ending()
+}
+
+/// A refusal helps more with the view under which to try again.
+pub(super) fn with_newest_view(chain: &Chain, error: CallError) -> CallError {
+    let newest = chain.view();
+    let known = error.view.as_ref().map(|view| view.epoch);
+    match newest {
+        Some(view) if known < Some(view.epoch) => error.with_view(Some(View::clone(&view))),
+        _ => error,
+    }
+}

@@ -99,6 +99,8 @@ pub enum Message {
         through: Seq,
         /// S drops all that it holds first.
         from_nothing: bool,
+        /// Tombstones below this are missing, so that S may bring up nobody from below it either.
+        gc_floor: Seq,
     },
     /// S: how far the committed log is durable.
     RowsAck {

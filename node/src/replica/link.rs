@@ -67,6 +67,13 @@ impl Down {
         matches!(self.stage, DownStage::Live)
     }
 
+    pub(super) fn walk(&self) -> Option<&Walk> {
+        match &self.stage {
+            DownStage::Walking(walk) => Some(walk),
+            DownStage::Opening | DownStage::Live => None,
+        }
+    }
+
     pub(super) fn walk_mut(&mut self) -> Option<&mut Walk> {
         match &mut self.stage {
             DownStage::Walking(walk) => Some(walk),
@@ -162,13 +169,9 @@ impl Replica {
         if !is_waiting || !self.is_moving() || self.has_rows_under_way() {
             return;
         }
-        if !self.is_in_sync() {
+        if !self.holds_the_chains_log() {
             // protocol.md 4: a replica that is not in sync is brought up from its commit.
             self.drop_dirty_suffix(out);
-            if !self.is_level() {
-                // It may hold less now than its successor was told, and says so when it is level again.
-                self.close_below(None, out);
-            }
         }
         let epoch = self.epoch();
         let message =
@@ -177,6 +180,13 @@ impl Replica {
             up.stage = UpStage::Greeted;
             out.push(Output::Send { link: up.link, epoch, message });
         }
+    }
+
+    /// In sync, or level: what it holds above the commit counts. One that has become level in this epoch has said what it
+    /// has on disk, and the chain may have committed on the strength of that, or the coordinator called it in sync by now:
+    /// it drops nothing when its link opens again.
+    fn holds_the_chains_log(&self) -> bool {
+        self.is_in_sync() || self.is_level()
     }
 
     /// The highest sequence that is known to be committed and held here.
@@ -219,7 +229,9 @@ impl Replica {
             return;
         }
         match message {
-            Message::Rows { rows, through, from_nothing } => self.on_rows(rows, through, from_nothing, out),
+            Message::Rows { rows, through, from_nothing, gc_floor } => {
+                self.on_rows(rows, through, from_nothing, gc_floor, out);
+            }
             Message::CaughtUp { through, outcomes, more, forgotten_through } => {
                 self.on_caught_up(through, outcomes, more, forgotten_through, out);
             }
@@ -246,7 +258,7 @@ impl Replica {
     }
 
     fn on_level(&mut self, commit: Seq, truncate_to: Seq, out: &mut Vec<Output>) {
-        if self.is_in_sync() && commit > self.log.last {
+        if self.holds_the_chains_log() && commit > self.log.last {
             let last = self.log.last;
             let reason = format!(
                 "the chain has committed up to {commit}, but this log ends at {last}: the store lost data"
@@ -345,9 +357,10 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let Some(view) = self.view.clone() else { return };
-        let is_in_sync =
-            learner.is_none() && view.successor(self.node).is_some_and(|successor| successor.in_sync);
-        if !is_in_sync {
+        let has_first_entry = self.first_entry.is_some_and(|first| commit >= first)
+            || suffix.iter().any(|run| run.origin_epoch == view.epoch);
+        let is_in_sync = view.successor(self.node).is_some_and(|successor| successor.in_sync);
+        if learner.is_some() || !(is_in_sync || has_first_entry) {
             return self.begin_walk(learner, commit, out);
         }
         if commit > self.log.last {

@@ -64,9 +64,9 @@ impl Outcomes {
         self.by_seq.len()
     }
 
-    /// How many outcomes of the client are kept, dirty ones not counted.
-    pub(super) fn of_client(&self, client: ClientId) -> usize {
-        self.clients.get(&client).map_or(0, |client| client.by_number.len())
+    /// How many outcomes of the client stay if it gives up all below `floor`; dirty ones not counted.
+    pub(super) fn of_client_above(&self, client: ClientId, floor: u64) -> usize {
+        self.clients.get(&client).map_or(0, |client| client.by_number.range(floor..).count())
     }
 
     pub(super) fn judge(&self, request: &RequestId) -> Judgement {

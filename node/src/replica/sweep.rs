@@ -10,6 +10,8 @@ use super::{
     Replica,
     commit::Pending,
     event::{Output, Position, StoreWrite},
+    link::Down,
+    transfer::Walk,
     versions::{KeyState, OwnKey, position},
 };
 
@@ -119,8 +121,10 @@ impl Replica {
     /// from where it is.
     fn collect_tombstones(&mut self) {
         let kept = self.config.tombstone_entries;
+        let walks = self.learners.values().chain(&self.down).filter_map(Down::walk);
+        let sent = walks.map(Walk::sent).min().unwrap_or(self.log.commit);
         while let Some((seq, _)) = self.sweep.tombstones.first() {
-            if seq.0 + kept >= self.log.commit.0 {
+            if seq.0 + kept >= self.log.commit.0 || *seq > sent {
                 return;
             }
             let Some((seq, key)) = self.sweep.tombstones.pop_first() else { return };

@@ -46,6 +46,11 @@ impl Walk {
         }
     }
 
+    /// What was sent so far: a tombstone above must not go before it is sent.
+    pub(super) fn sent(&self) -> Seq {
+        self.sent
+    }
+
     /// Whether all up to `commit` is either sent or kept.
     fn is_at(&self, commit: Seq) -> bool {
         let kept_up_to = self.meanwhile.last().map_or(self.sent, |entry| entry.seq);
@@ -111,8 +116,9 @@ impl Replica {
         let learner = self.learners.iter().find(|(_, learner)| learner.link == link).map(|(node, _)| *node);
         let versions = Arc::clone(&self.versions);
         let epoch = self.epoch();
-        let Some(down) = self.below(learner).filter(|down| down.link == link) else { return };
-        let Some(walk) = down.walk_mut() else { return };
+        if self.below(learner).is_none_or(|down| down.link != link) {
+            return;
+        }
         let is_newest = |row: &Row| match &row.mutation {
             None => true,
             Some(mutation) => match versions.state(mutation.key.as_ref()).clean() {
@@ -121,6 +127,8 @@ impl Replica {
             },
         };
         let rows: Vec<Row> = rows.into_iter().filter(is_newest).collect();
+        let gc_floor = self.sweep.gc_floor;
+        let Some(walk) = self.below(learner).and_then(Down::walk_mut) else { return };
         if walk.reading.take() != Some(through) {
             // There is more before what was committed meanwhile.
             walk.meanwhile.clear();
@@ -128,7 +136,11 @@ impl Replica {
         walk.sent = through;
         walk.unacknowledged += 1;
         let from_nothing = std::mem::take(&mut walk.from_nothing);
-        out.push(Output::Send { link, epoch, message: Message::Rows { rows, through, from_nothing } });
+        out.push(Output::Send {
+            link,
+            epoch,
+            message: Message::Rows { rows, through, from_nothing, gc_floor },
+        });
         self.walk(learner, out);
     }
 
@@ -163,6 +175,7 @@ impl Replica {
         rows: Vec<Row>,
         through: Seq,
         from_nothing: bool,
+        gc_floor: Seq,
         out: &mut Vec<Output>,
     ) {
         let is_expected =
@@ -175,10 +188,12 @@ impl Replica {
         if from_nothing {
             self.start_from_nothing();
         }
+        self.sweep.gc_floor = self.sweep.gc_floor.max(gc_floor);
         let write = StoreWrite {
             wipe: from_nothing,
             rows: rows.clone(),
             commit: Some(through),
+            gc_floor: Some(self.sweep.gc_floor),
             ..StoreWrite::default()
         };
         self.persist(write, Pending::Rows { rows, through }, out);

@@ -108,7 +108,7 @@ impl Replica {
             let (bytes, max) = (self.log.bytes(), self.config.dirty_bytes_max);
             return full(format!("{bytes} bytes of writes wait for their commit; {max} are allowed"));
         }
-        let kept = self.outcomes.of_client(write.request.client);
+        let kept = self.outcomes.of_client_above(write.request.client, write.request.floor);
         if kept >= self.config.client_outcomes_max {
             return full(format!(
                 "the client may still repeat {kept} requests, which is the limit: it must raise its floor"

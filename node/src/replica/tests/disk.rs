@@ -39,6 +39,12 @@ impl Disk {
         self.view = write.view.or(self.view.take());
     }
 
+    /// What a disk must never do.
+    pub(super) fn lose_all_after(&mut self, seq: Seq) {
+        self.rows.retain(|(at, _), _| *at <= seq);
+        self.commit = self.commit.min(seq);
+    }
+
     pub(super) fn meta(&self) -> Meta {
         Meta {
             view: self.view.clone(),

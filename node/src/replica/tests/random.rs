@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use craq_proto::{
-    ChainId, ClientId, Epoch, ErrorKind, Key, Learner, Member, NodeId, RequestId, Seq, Value, Version, View, entry::checksum,
+    ChainId, ClientId, Epoch, ErrorKind, Key, Learner, Member, NodeId, RequestId, Seq, Value, Version, View,
+    entry::checksum,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use uuid::Uuid;
@@ -80,7 +81,13 @@ impl Run {
         let mut run = Self {
             rng,
             world,
-            view: View { chain: ChainId::default_chain(), epoch: Epoch(1), members: vec![], learners: vec![], reason: String::new() },
+            view: View {
+                chain: ChainId::default_chain(),
+                epoch: Epoch(1),
+                members: vec![],
+                learners: vec![],
+                reason: String::new(),
+            },
             step: 0,
             operations: Vec::new(),
             writes: BTreeMap::new(),
@@ -192,7 +199,8 @@ impl Run {
                 self.world.start(node);
                 let incarnation = self.world.nodes[&node].incarnation;
                 let members = view.members.iter_mut().filter(|m| m.node == node).map(|m| &mut m.incarnation);
-                let learners = view.learners.iter_mut().filter(|l| l.node == node).map(|l| &mut l.incarnation);
+                let learners =
+                    view.learners.iter_mut().filter(|l| l.node == node).map(|l| &mut l.incarnation);
                 let mut named = members.chain(learners).peekable();
                 if named.peek().is_none() {
                     return;
@@ -204,11 +212,16 @@ impl Run {
                 let gone = view.members.remove(at);
                 let Some(first) = view.members.iter().position(|m| m.in_sync) else { return };
                 view.members.drain(..first);
-                view.learners.retain(|l| l.node != gone.node && view.members.iter().any(|m| m.node == l.source));
+                view.learners
+                    .retain(|l| l.node != gone.node && view.members.iter().any(|m| m.node == l.source));
             }
             2 => {
                 let absent = |name: &&char| self.view.address(node_id(**name)).is_none();
-                let Some(name) = NODES.iter().filter(absent).collect::<Vec<_>>().choose(&mut self.rng).copied() else { return };
+                let Some(name) =
+                    NODES.iter().filter(absent).collect::<Vec<_>>().choose(&mut self.rng).copied()
+                else {
+                    return;
+                };
                 let source = view.members.choose(&mut self.rng).unwrap().node;
                 let Member { node, incarnation, address, .. } = self.member(*name, false);
                 view.learners.push(Learner { node, incarnation, source, address });
@@ -225,8 +238,12 @@ impl Run {
                 view.members.insert(at, Member { node, incarnation, in_sync: false, address });
             }
             4 => {
-                let synced: Vec<_> =
-                    view.members.iter().filter(|m| !m.in_sync && is_active(self, m.node)).map(|m| m.node).collect();
+                let synced: Vec<_> = view
+                    .members
+                    .iter()
+                    .filter(|m| !m.in_sync && is_active(self, m.node))
+                    .map(|m| m.node)
+                    .collect();
                 if synced.is_empty() {
                     return;
                 }
@@ -263,7 +280,16 @@ impl Run {
             retry: false,
         };
         let version = Version::ZERO;
-        self.operations.push(Operation { key, called, returned: None, is_write, value, version, seq: Seq::ZERO, applied: false });
+        self.operations.push(Operation {
+            key,
+            called,
+            returned: None,
+            is_write,
+            value,
+            version,
+            seq: Seq::ZERO,
+            applied: false,
+        });
         self.send_write(self.operations.len() - 1, request);
     }
 
@@ -276,7 +302,8 @@ impl Run {
         let condition = Condition::Always;
         let write = Write { request, changes: vec![Change { key, value, condition, checksum }] };
         let head = self.view.members[0].node;
-        let node = if self.rng.random_bool(0.9) { head } else { node_id(*NODES.choose(&mut self.rng).unwrap()) };
+        let node =
+            if self.rng.random_bool(0.9) { head } else { node_id(*NODES.choose(&mut self.rng).unwrap()) };
         let ticket = self.world.ticket();
         self.writes.insert(ticket, (operation, request));
         self.world.input(node, Input::Write { ticket, write });
@@ -313,7 +340,16 @@ impl Run {
             }
         }
         let version = Version::ZERO;
-        let read = Operation { key, called, returned: None, is_write: false, value: None, version, seq: Seq::ZERO, applied: false };
+        let read = Operation {
+            key,
+            called,
+            returned: None,
+            is_write: false,
+            value: None,
+            version,
+            seq: Seq::ZERO,
+            applied: false,
+        };
         self.operations.push(read);
     }
 
@@ -335,7 +371,8 @@ impl Run {
         let read = &mut self.operations[operation];
         if let Some(mutation) = mutation {
             assert_eq!(mutation.key, Self::key(read.key), "read the row of another key");
-            read.value = (!mutation.is_delete()).then(|| String::from_utf8(mutation.value_bytes().to_vec()).unwrap());
+            read.value =
+                (!mutation.is_delete()).then(|| String::from_utf8(mutation.value_bytes().to_vec()).unwrap());
         }
         read.version = position.map_or(Version::ZERO, |position| position.version);
         read.seq = position.map_or(Seq::ZERO, |position| position.seq);
@@ -346,7 +383,8 @@ impl Run {
 
     fn take_answers(&mut self) {
         while let Some(answered) = self.world.answers.pop_front() {
-            let may_read = |run: &Self| run.world.replica(answered.by).map(|r| r.reader().permit(run.world.now));
+            let may_read =
+                |run: &Self| run.world.replica(answered.by).map(|r| r.reader().permit(run.world.now));
             if let Some((operation, node)) = self.reads.remove(&answered.ticket) {
                 if let (Reply::Serve { position, .. }, Some(Ok(permit))) = (answered.reply, may_read(self)) {
                     self.planned.push(PendingRead { node, operation, position, permit });
@@ -388,9 +426,12 @@ impl Run {
     fn heal(&mut self) {
         self.world.cut.clear();
         for round in 0..400 {
-            let all_in = self.view.members.len() == NODES.len() && self.view.members.iter().all(|m| m.in_sync);
+            let all_in =
+                self.view.members.len() == NODES.len() && self.view.members.iter().all(|m| m.in_sync);
             let now = self.world.now;
-            let active = |m: &Member| self.world.replica(m.node).is_some_and(|r| r.status(now).active && r.status(now).readable);
+            let active = |m: &Member| {
+                self.world.replica(m.node).is_some_and(|r| r.status(now).active && r.status(now).readable)
+            };
             if all_in && self.view.members.iter().all(active) && round > 0 {
                 return;
             }
@@ -427,7 +468,8 @@ impl Run {
                 members.for_each(|m| m.incarnation = incarnation);
                 let learners = view.learners.iter_mut().filter(|l| l.node == node_id(*name));
                 learners.for_each(|l| l.incarnation = incarnation);
-            } else if let Some(name) = NODES.iter().find(|name| self.view.address(node_id(**name)).is_none()) {
+            } else if let Some(name) = NODES.iter().find(|name| self.view.address(node_id(**name)).is_none())
+            {
                 let Member { node, incarnation, address, .. } = self.member(*name, false);
                 let source = view.members[choice % view.members.len()].node;
                 view.learners.push(Learner { node, incarnation, source, address });
@@ -436,7 +478,9 @@ impl Run {
                 !m.in_sync && current
             }) {
                 view.members[at].in_sync = true;
-            } else if let Some(learner) = view.learners.iter().find(|l| status(self, l.node).is_some_and(|s| s.caught_up)).cloned() {
+            } else if let Some(learner) =
+                view.learners.iter().find(|l| status(self, l.node).is_some_and(|s| s.caught_up)).cloned()
+            {
                 view.learners.retain(|l| l.node != learner.node);
                 let at = view.position(learner.source).unwrap() + 1;
                 let Learner { node, incarnation, address, .. } = learner;
@@ -464,7 +508,9 @@ impl Run {
                 let other = versions.insert(write.version, write.seq);
                 assert!(other.is_none() || collects, "two writes made version {} of k{key}", write.version);
             }
-            for read in self.operations.iter().filter(of_key).filter(done).filter(|operation| !operation.is_write) {
+            for read in
+                self.operations.iter().filter(of_key).filter(done).filter(|operation| !operation.is_write)
+            {
                 let read_was = (read.version, read.value.clone());
                 let written = by_seq.entry(read.seq).or_insert_with(|| read_was.clone());
                 assert_eq!(*written, read_was, "two values of k{key} at {}", read.seq);
@@ -478,7 +524,8 @@ impl Run {
                 while let Some(earlier) = ended.next_if(|earlier| earlier.returned < Some(operation.called)) {
                     newest = newest.max(earlier.seq);
                 }
-                let is_legal = if operation.is_write { operation.seq > newest } else { operation.seq >= newest };
+                let is_legal =
+                    if operation.is_write { operation.seq > newest } else { operation.seq >= newest };
                 assert!(is_legal, "k{key}: {operation:?} after entry {newest}");
             }
         }
@@ -488,13 +535,25 @@ impl Run {
     fn check_replicas(&self) {
         let now = self.world.now;
         for key in 0..KEYS {
-            let look = |member: &Member| self.world.replica(member.node).unwrap().reader().weak(now, Self::key(key).as_ref(), None, Seq::ZERO);
+            let look = |member: &Member| {
+                self.world.replica(member.node).unwrap().reader().weak(
+                    now,
+                    Self::key(key).as_ref(),
+                    None,
+                    Seq::ZERO,
+                )
+            };
             let positions = self.view.members.iter().map(|member| match look(member) {
-                Look::Serve { position, .. } => position.map(|p| (p.seq, p.version, p.deleted)).filter(|p| !p.2),
+                Look::Serve { position, .. } => {
+                    position.map(|p| (p.seq, p.version, p.deleted)).filter(|p| !p.2)
+                }
                 other => panic!("{other:?}"),
             });
             let positions: Vec<_> = positions.collect();
-            assert!(positions.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ at k{key}: {positions:?}");
+            assert!(
+                positions.windows(2).all(|pair| pair[0] == pair[1]),
+                "replicas differ at k{key}: {positions:?}"
+            );
         }
     }
 }

@@ -10,13 +10,14 @@
 //! - `settle`: everything happens that can without time going on. `deliver a b`: one parcel from a to b. `calls`: all calls
 //!   arrive. `persist a`: a's oldest write is done.
 //! - `time 100`: so many milliseconds pass, and timers run. `cut a b`, `heal`: nothing arrives between the two; all does.
-//! - `break a b`: their links break. `crash a`.
+//! - `break a b`: their links break. `crash a`. `forget a 1`: a's disk loses all after sequence 1.
 //! - `status`: what each replica tells of itself. `quiet`/`loud`: whether orders are shown.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use craq_proto::{
-    ChainId, ClientId, Epoch, Key, Learner, Member, NodeId, RequestId, Seq, Value, Version, View, entry::checksum,
+    ChainId, ClientId, Epoch, Key, Learner, Member, NodeId, RequestId, Seq, Value, Version, View,
+    entry::checksum,
 };
 use uuid::Uuid;
 
@@ -41,7 +42,8 @@ fn scripts_do_what_they_say() {
             fs::write(&file, &actual).unwrap();
         } else if actual != expected {
             let line = expected.lines().zip(actual.lines()).position(|(a, b)| a != b).unwrap_or_default();
-            write!(wrong, "\n{} differs from line {}; what came out:\n{actual}", file.display(), line + 1).unwrap();
+            write!(wrong, "\n{} differs from line {}; what came out:\n{actual}", file.display(), line + 1)
+                .unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -112,11 +114,17 @@ impl Runner {
                 let pair = [node(words[1]), node(words[2])];
                 let between = |a, b| pair.contains(&a) && pair.contains(&b);
                 let wires = self.world.wires.iter();
-                let broken: Vec<_> =
-                    wires.filter(|(_, wire)| between(wire.opener.0, wire.acceptor.0)).map(|(id, _)| *id).collect();
+                let broken: Vec<_> = wires
+                    .filter(|(_, wire)| between(wire.opener.0, wire.acceptor.0))
+                    .map(|(id, _)| *id)
+                    .collect();
                 broken.into_iter().for_each(|id| self.world.break_wire(id));
             }
             "status" => self.status(),
+            "forget" => {
+                let disk = &mut self.world.nodes.get_mut(&node(words[1])).unwrap().disk;
+                disk.lose_all_after(Seq(words[2].parse().unwrap()));
+            }
             "quiet" => self.loud = false,
             "loud" => self.loud = true,
             other => panic!("no command {other:?}"),
@@ -127,7 +135,8 @@ impl Runner {
     fn answers(&mut self) {
         while let Some(answered) = self.world.answers.pop_front() {
             let what = self.names.get(&answered.ticket.0).cloned().unwrap_or_default();
-            let may_read = self.world.replica(answered.by).is_some_and(|r| r.reader().permit(self.world.now).is_ok());
+            let may_read =
+                self.world.replica(answered.by).is_some_and(|r| r.reader().permit(self.world.now).is_ok());
             let lapsed = answered.under_lease && !may_read;
             let lapsed = if lapsed { " (withheld: no lease)" } else { "" };
             self.say(format!("{}: {what}: {}{lapsed}", name(answered.by), describe_reply(&answered.reply)));
@@ -145,8 +154,12 @@ impl Runner {
             let id = node(word.trim_start_matches('+'));
             let (incarnation, address) = (incarnation(&self.world, id), name(id).to_string());
             match word.split_once('<') {
-                Some((_, source)) => learners.push(Learner { node: id, incarnation, source: node(source), address }),
-                None => members.push(Member { node: id, incarnation, in_sync: !word.ends_with('?'), address }),
+                Some((_, source)) => {
+                    learners.push(Learner { node: id, incarnation, source: node(source), address })
+                }
+                None => {
+                    members.push(Member { node: id, incarnation, in_sync: !word.ends_with('?'), address })
+                }
             }
         }
         let to: Vec<NodeId> = match told {
@@ -161,14 +174,16 @@ impl Runner {
 
     fn write(&mut self, words: &[&str]) {
         let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        let (key, value) = words[2].split_once('=').map_or((words[2], None), |(key, value)| (key, Some(value)));
+        let (key, value) =
+            words[2].split_once('=').map_or((words[2], None), |(key, value)| (key, Some(value)));
         let condition = match option("if") {
             Some(version) => Condition::Version(Version(version.parse().unwrap())),
             None if words[0] == "delete" => Condition::Exists,
             None => Condition::Always,
         };
         let ticket = self.world.ticket();
-        let id: Vec<u64> = option("id").map_or(vec![100 + ticket.0, 1], |id| id.split(':').map(|n| n.parse().unwrap()).collect());
+        let id: Vec<u64> = option("id")
+            .map_or(vec![100 + ticket.0, 1], |id| id.split(':').map(|n| n.parse().unwrap()).collect());
         let request = RequestId {
             client: ClientId(Uuid::from_u128(u128::from(id[0]))),
             number: id[1],
@@ -190,7 +205,8 @@ impl Runner {
     fn read(&mut self, words: &[&str]) {
         let at = node(words[1]);
         let ticket = self.world.ticket();
-        self.names.insert(ticket.0, words[..1].iter().chain(&words[2..]).copied().collect::<Vec<_>>().join(" "));
+        self.names
+            .insert(ticket.0, words[..1].iter().chain(&words[2..]).copied().collect::<Vec<_>>().join(" "));
         if words[0] == "page" {
             return self.world.input(at, Input::ReadPage { ticket });
         }
@@ -218,7 +234,8 @@ impl Runner {
     }
 
     fn calls(&mut self) {
-        while let Some(event) = self.world.events().into_iter().find(|event| matches!(event, Event::Call(_))) {
+        while let Some(event) = self.world.events().into_iter().find(|event| matches!(event, Event::Call(_)))
+        {
             self.world.run(event);
         }
     }
@@ -241,7 +258,9 @@ impl Runner {
     fn time(&mut self, millis: u64) {
         for _ in 0..millis.div_ceil(10) {
             self.world.now = self.world.now + std::time::Duration::from_millis(10);
-            while let Some(event) = self.world.events().into_iter().find(|event| matches!(event, Event::Deadline(_))) {
+            while let Some(event) =
+                self.world.events().into_iter().find(|event| matches!(event, Event::Deadline(_)))
+            {
                 self.world.run(event);
             }
             self.calls();
@@ -289,10 +308,16 @@ pub(super) fn describe(node: NodeId, output: &Output) -> Option<String> {
         Output::Send { message, .. } => format!("{node} send {}", describe_message(message)),
         Output::CloseLink { .. } => format!("{node} close"),
         Output::ReadLog { after, up_to, .. } => format!("{node} read log {after}..{up_to}"),
-        Output::AskTail { tail, keys, .. } => format!("{node} -> {} which versions of {keys:?}?", name(tail.0)),
+        Output::AskTail { tail, keys, .. } => {
+            format!("{node} -> {} which versions of {keys:?}?", name(tail.0))
+        }
         Output::Release { epoch, .. } => format!("{node} release epoch={epoch}"),
         Output::FetchView => format!("{node} fetch view"),
-        Output::Ping { .. } | Output::Promise { .. } | Output::Report | Output::Reply { .. } | Output::Halt { .. } => return None,
+        Output::Ping { .. }
+        | Output::Promise { .. }
+        | Output::Report
+        | Output::Reply { .. }
+        | Output::Halt { .. } => return None,
     })
 }
 
@@ -305,13 +330,25 @@ fn describe_write(write: &StoreWrite) -> String {
         }
     };
     part(write.wipe, "wipe".into());
-    part(!write.remove_rows.is_empty(), format!("remove={:?}", write.remove_rows.iter().map(|row| row.0).collect::<Vec<_>>()));
+    part(
+        !write.remove_rows.is_empty(),
+        format!("remove={:?}", write.remove_rows.iter().map(|row| row.0).collect::<Vec<_>>()),
+    );
     write.entries.iter().for_each(|entry| part(true, describe_entry(entry)));
-    part(!write.rows.is_empty(), format!("rows={:?}", write.rows.iter().map(|row| row.seq).collect::<Vec<_>>()));
+    part(
+        !write.rows.is_empty(),
+        format!("rows={:?}", write.rows.iter().map(|row| row.seq).collect::<Vec<_>>()),
+    );
     part(write.commit.is_some(), format!("commit={}", write.commit.unwrap_or_default()));
     part(write.gc_floor > Some(Seq::ZERO), format!("gc_floor={}", write.gc_floor.unwrap_or_default()));
-    part(write.forgotten_through.is_some(), format!("forgotten={}", write.forgotten_through.unwrap_or_default()));
-    part(!write.keep_outcomes.is_empty(), format!("keep={:?}", write.keep_outcomes.iter().map(|o| o.seq).collect::<Vec<_>>()));
+    part(
+        write.forgotten_through.is_some(),
+        format!("forgotten={}", write.forgotten_through.unwrap_or_default()),
+    );
+    part(
+        !write.keep_outcomes.is_empty(),
+        format!("keep={:?}", write.keep_outcomes.iter().map(|o| o.seq).collect::<Vec<_>>()),
+    );
     part(!write.drop_outcomes.is_empty(), format!("drop={:?}", write.drop_outcomes));
     if let Some(stored) = &write.view {
         let bound: String = stored.bound.iter().map(|node| name(*node)).collect();
@@ -333,18 +370,23 @@ fn describe_entry(entry: &craq_proto::Entry) -> String {
 fn describe_message(message: &Message) -> String {
     match message {
         Message::Hello { commit, last, suffix } => {
-            let run = |run: &crate::replica::event::Run| format!("{}-{}/e{}", run.first, run.last, run.origin_epoch);
+            let run = |run: &crate::replica::event::Run| {
+                format!("{}-{}/e{}", run.first, run.last, run.origin_epoch)
+            };
             let suffix: Vec<_> = suffix.iter().map(run).collect();
             format!("hello commit={commit} last={last} suffix=[{}]", suffix.join(" "))
         }
         Message::Level { commit, truncate_to } => format!("level commit={commit} truncate_to={truncate_to}"),
-        Message::Rows { rows, through, from_nothing } => {
+        Message::Rows { rows, through, from_nothing, gc_floor } => {
             let seqs: Vec<_> = rows.iter().map(|row| row.seq).collect();
             let from_nothing = if *from_nothing { " from nothing" } else { "" };
-            format!("rows {seqs:?} through={through}{from_nothing}")
+            let floor = if *gc_floor > Seq::ZERO { format!(" gc_floor={gc_floor}") } else { String::new() };
+            format!("rows {seqs:?} through={through}{from_nothing}{floor}")
         }
         Message::RowsAck { through } => format!("rows-ack through={through}"),
-        Message::CaughtUp { through, outcomes, .. } => format!("caught-up through={through} outcomes={}", outcomes.len()),
+        Message::CaughtUp { through, outcomes, .. } => {
+            format!("caught-up through={through} outcomes={}", outcomes.len())
+        }
         Message::Append { entries, durable, commit } => {
             let entries: Vec<_> = entries.iter().map(|entry| describe_entry(entry)).collect();
             format!("append [{}] durable={durable} commit={commit}", entries.join(" "))

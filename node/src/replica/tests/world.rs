@@ -219,7 +219,10 @@ impl World {
             Output::OpenLink { link, to, kind, epoch, .. } => self.open(node, link, to, kind, epoch),
             Output::Send { link, epoch, message } => self.send(node, link, Parcel::Message(epoch, message)),
             Output::CloseLink { link } => {
-                let found = self.wires.iter().find(|(_, wire)| wire.opener == (node, link) || wire.acceptor == (node, link));
+                let found = self
+                    .wires
+                    .iter()
+                    .find(|(_, wire)| wire.opener == (node, link) || wire.acceptor == (node, link));
                 if let Some(id) = found.map(|(id, _)| *id) {
                     self.close(id, node);
                 }

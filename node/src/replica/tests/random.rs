@@ -43,6 +43,8 @@ struct PendingRead {
     operation: usize,
     position: Option<Position>,
     permit: Permit,
+    /// The reading task is paused for long, so that its lease may lapse in between.
+    is_paused: bool,
 }
 
 struct Run {
@@ -331,7 +333,7 @@ impl Run {
         match look {
             Look::Refused(_) => return,
             Look::Serve { position, permit, .. } => {
-                self.planned.push(PendingRead { node, operation, position, permit });
+                self.plan(node, operation, position, permit);
             }
             Look::Dirty => {
                 let ticket = self.world.ticket();
@@ -353,13 +355,21 @@ impl Run {
         self.operations.push(read);
     }
 
+    fn plan(&mut self, node: NodeId, operation: usize, position: Option<Position>, permit: Permit) {
+        let is_paused = self.rng.random_bool(0.3);
+        self.planned.push(PendingRead { node, operation, position, permit, is_paused });
+    }
+
     /// The read looks at the store, then at its permit, then answers; time may have passed since it was planned.
     fn finish_read(&mut self) {
         if self.planned.is_empty() {
             return;
         }
         let index = self.rng.random_range(0..self.planned.len());
-        let PendingRead { node, operation, position, permit } = self.planned.swap_remove(index);
+        if self.planned[index].is_paused && self.rng.random_bool(0.95) {
+            return;
+        }
+        let PendingRead { node, operation, position, permit, .. } = self.planned.swap_remove(index);
         let Some(sim) = self.world.nodes.get(&node) else { return };
         let Some(replica) = &sim.replica else { return };
         let row = position.and_then(|position| sim.disk.rows.get(&(position.seq, position.index)));
@@ -387,7 +397,7 @@ impl Run {
                 |run: &Self| run.world.replica(answered.by).map(|r| r.reader().permit(run.world.now));
             if let Some((operation, node)) = self.reads.remove(&answered.ticket) {
                 if let (Reply::Serve { position, .. }, Some(Ok(permit))) = (answered.reply, may_read(self)) {
-                    self.planned.push(PendingRead { node, operation, position, permit });
+                    self.plan(node, operation, position, permit);
                 }
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use craq_proto::{
-    CallError, ErrorKind, NodeId, View,
+    CallError, ClusterId, ErrorKind, NodeId, View,
     convert::{Header, uuid_bytes},
     wire::{self, coordinator_client::CoordinatorClient},
 };
@@ -203,10 +203,10 @@ impl Heartbeat {
         message: wire::CoordinatorMessage,
     ) -> Result<Option<Duration>, Status> {
         let header = Header::try_from(message.header)?;
-        self.join_cluster(address, &header).await?;
+        let cluster = self.join_cluster(address, &header).await?;
         match message.body {
             Some(wire::coordinator_message::Body::Registered(registered)) => {
-                info!(coordinator = address, cluster = ?self.me.cluster(), node = %self.me.node, "registered");
+                info!(coordinator = address, %cluster, node = %self.me.node, "registered");
                 self.registered.send_replace(true);
                 let told = Duration::from_millis(registered.heartbeat_interval_ms);
                 Ok(Some(told).filter(|told| !told.is_zero()))
@@ -220,10 +220,10 @@ impl Heartbeat {
     }
 
     /// Takes the cluster of the first registration for good; refuses every other one.
-    async fn join_cluster(&self, address: &str, header: &Header) -> Result<(), Status> {
+    async fn join_cluster(&self, address: &str, header: &Header) -> Result<ClusterId, Status> {
         let cluster = header.cluster()?;
         match self.me.cluster() {
-            Some(own) if own == cluster => Ok(()),
+            Some(own) if own == cluster => Ok(own),
             Some(own) => {
                 let theirs = format!("to cluster {cluster}");
                 let text = format!("the coordinator belongs {theirs}, this node to {own}");
@@ -239,7 +239,7 @@ impl Heartbeat {
                 }
                 self.me.learn_cluster(cluster);
                 info!(coordinator = address, %cluster, "joined the cluster for good");
-                Ok(())
+                Ok(cluster)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -46,12 +47,13 @@ pub(crate) async fn serve_until_stopped(
         std::process::exit(1);
     });
     signals.leave();
-    for chain in node.chains.values() {
+    let leaving = node.chains.values().map(|chain| async {
         match timeout(LEAVE_TIMEOUT, left(chain, &node.me)).await {
             Ok(why) => info!(chain = %chain.id, "{why}"),
             Err(_) => warn!(chain = %chain.id, "no view without this node has come: stops all the same"),
         }
-    }
+    });
+    join_all(leaving).await;
     follow.abort();
     health.send_replace(false);
     end.cancel();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use craq_proto::{ChainId, NodeId, Role, Time, View};
+use craq_proto::{ChainId, Epoch, NodeId, Role, Time, View};
 use tracing::{info, warn};
 
 use crate::replica::{Replica, Status};
@@ -23,6 +23,7 @@ pub(super) struct Observer {
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Seen {
+    epoch: Epoch,
     active: bool,
     readable: bool,
     writable: bool,
@@ -60,6 +61,7 @@ impl Observer {
         self.looked = now;
         let status = replica.status(now);
         let seen = Seen {
+            epoch: status.epoch,
             active: status.active,
             readable: status.readable,
             writable: status.writable,
@@ -83,8 +85,9 @@ impl Observer {
         if seen.readable && !was.readable {
             info!(%chain, epoch, role, commit, "strong reads are answered: a read lease is held");
         }
-        if !seen.readable && was.readable {
-            warn!(%chain, epoch, role, commit, "strong reads are refused: the read lease is lost or the place has changed");
+        // In a new epoch leases are made anew, which takes a moment and is no news.
+        if !seen.readable && was.readable && seen.epoch == was.epoch {
+            warn!(%chain, epoch, role, commit, "strong reads are refused: the read lease is lost");
         }
         if seen.caught_up && !was.caught_up {
             let (bytes, rows) = (status.transfer_bytes, status.transfer_rows);

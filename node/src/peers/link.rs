@@ -92,10 +92,11 @@ pub(crate) async fn open(
             () = sleep(wait) => {}
         }
     }
-    if is_news {
+    // With a new epoch, the side that installs it first closes the links of the old one.
+    if is_news && !matches!(end, End::Closed) {
         warn!(chain = %chain.id, peer = address, ?kind, reason, "link down");
     } else {
-        debug!(chain = %chain.id, peer = address, ?kind, reason, "link still down");
+        debug!(chain = %chain.id, peer = address, ?kind, reason, "link has ended");
     }
     chain.tell(Input::LinkClosed { link: *link }).await;
 }

@@ -155,8 +155,12 @@ pub(super) fn may_answer(chain: &Chain, permit: Permit) -> bool {
     chain.reader.holds(clock::now(), permit) && !fatal::is_ending()
 }
 
-/// A refusal helps more with the view under which to try again.
+/// A refusal that says "not here" or "not now" helps more with the view under which to try again; others need none.
 pub(super) fn with_newest_view(chain: &Chain, error: CallError) -> CallError {
+    use ErrorKind::{NotHead, OutcomeUnknown, Unavailable, WrongEpoch};
+    if !matches!(error.kind, NotHead | OutcomeUnknown | Unavailable | WrongEpoch) {
+        return error;
+    }
     let newest = chain.view();
     let known = error.view.as_ref().map(|view| view.epoch);
     match newest {

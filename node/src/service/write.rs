@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use craq_proto::{CallError, ErrorKind, Key, RequestId, Seq, Value, Version, View, entry::checksum, wire};
+use craq_proto::{
+    CallError, ErrorKind, Key, Member, RequestId, Seq, Value, Version, View, entry::checksum, wire,
+};
 use tonic::{Request, Status};
 
 use super::{
@@ -131,7 +133,7 @@ async fn attempt(
             if order.handed_on {
                 return Err(Failed::certainly(not_head(chain, view.as_deref())));
             }
-            hand_on(node, chain, &head.address, order, deadline).await
+            hand_on(node, chain, head, order, deadline).await
         }
         // Without a view the replica itself knows best what to say.
         _ => submit(chain, order, deadline).await,
@@ -171,21 +173,35 @@ async fn submit(chain: &Chain, order: &Order, deadline: Deadline) -> Result<Appl
     }
 }
 
-/// Sends the write to the head, which does not hand it on again.
+/// Sends the write to the head, which does not hand it on again. If another head takes over, the answer of this one is
+/// not waited for: it may be long in coming.
 async fn hand_on(
     node: &Node,
     chain: &Arc<Chain>,
-    address: &str,
+    head: &Member,
     order: &Order,
     deadline: Deadline,
 ) -> Result<Applied, Failed> {
-    let client = node.peers.kv(address, Lane::Calls).map_err(Failed::certainly)?;
-    let reply = match deadline.bound(send(node, chain, client, order, deadline)).await {
-        Some(Ok(reply)) => reply,
-        Some(Err(status)) => return Err(refusal(chain, address, &status)),
-        None => return Err(Failed::perhaps(late())),
+    let client = node.peers.kv(&head.address, Lane::Calls).map_err(Failed::certainly)?;
+    let mut views = chain.views();
+    let is_other = |view: &Option<Arc<View>>| {
+        view.as_deref().and_then(View::head).is_some_and(|newest| newest.node != head.node)
     };
-    Ok(Applied { seq: Seq(reply.seq), version: Version(reply.version) })
+    let answer = async {
+        tokio::select! {
+            reply = send(node, chain, client, order, deadline) => Some(reply),
+            _ = views.wait_for(is_other) => None,
+        }
+    };
+    match deadline.bound(answer).await {
+        Some(Some(Ok(reply))) => Ok(Applied { seq: Seq(reply.seq), version: Version(reply.version) }),
+        Some(Some(Err(status))) => Err(refusal(chain, &head.address, &status)),
+        Some(None) => {
+            let text = format!("the head at {} was replaced before it answered", head.address);
+            Err(Failed::perhaps(CallError::unavailable(text)))
+        }
+        None => Err(Failed::perhaps(late())),
+    }
 }
 
 async fn send(

@@ -13,6 +13,8 @@ pub enum Lost {
     Silent(Duration),
     /// It cannot be reached and connecting to its address is refused.
     Refused,
+    /// Its stream broke and another node registered with its address.
+    Displaced,
 }
 
 impl fmt::Display for Lost {
@@ -20,6 +22,7 @@ impl fmt::Display for Lost {
         match self {
             Self::Silent(timeout) => write!(f, "it was silent for {}ms", timeout.as_millis()),
             Self::Refused => f.write_str("connecting to it is refused"),
+            Self::Displaced => f.write_str("another node has its address"),
         }
     }
 }

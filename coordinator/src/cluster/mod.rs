@@ -72,6 +72,8 @@ pub struct Cluster {
     timing: Timing,
     /// Nobody is judged lost before this time.
     grace_until: Time,
+    /// When any node was last heard.
+    heard: Time,
     /// The time of the newest step.
     now: Time,
     nodes: BTreeMap<NodeId, Node>,
@@ -89,6 +91,7 @@ impl Cluster {
         let mut cluster = Self {
             timing,
             grace_until: now + timing.failure_timeout,
+            heard: now,
             now,
             nodes: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -154,12 +157,27 @@ impl Cluster {
         self.chains.values().filter_map(|chain| chain.view.as_ref())
     }
 
-    /// If this process did not run for a while, the others' silence proves nothing: everybody gets a new term.
+    /// If this process did not run for a while, the others' silence proves nothing.
     fn notice_pause(&mut self, now: Time) {
         let late = self.next_deadline().map(|deadline| now.since(deadline)).unwrap_or_default();
         if late > self.timing.failure_timeout / 4 {
-            self.grace_until = self.grace_until.max(now + self.timing.failure_timeout);
+            self.begin_term(now);
         }
+    }
+
+    /// A node was heard. If it is the first after a while without any, it was this process that nobody reached, and
+    /// the silence of the others proves nothing either.
+    fn notice_voice(&mut self) {
+        if self.now.since(self.heard) > self.timing.failure_timeout / 2 {
+            self.begin_term(self.now);
+        }
+        self.heard = self.now;
+    }
+
+    /// Whoever seems lost gets a failure timeout to prove the contrary.
+    fn begin_term(&mut self, now: Time) {
+        self.grace_until = now + self.timing.failure_timeout;
+        self.nodes.values_mut().for_each(|node| node.lost = None);
     }
 
     fn node_of(&mut self, stream: StreamId) -> Option<&mut Node> {
@@ -172,9 +190,12 @@ impl Cluster {
             out.push(Output::Refuse { stream, reason });
             return;
         }
+        self.notice_voice();
         for node in self.nodes.iter_mut().filter(|(other, _)| **other != id).map(|(_, node)| node) {
             // Another node answers at that address now: whoever was there before and has no stream is gone.
-            node.refused |= node.stream.is_none() && node.address == registration.address;
+            if node.stream.is_none() && node.address == registration.address {
+                node.gone = Some(Lost::Displaced);
+            }
         }
         let (now, address) = (self.now, registration.address.clone());
         let node =
@@ -224,12 +245,13 @@ impl Cluster {
     ) {
         let now = self.now;
         let Some(id) = self.streams.get(&stream).copied() else { return };
+        self.notice_voice();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.hear(now, replicas);
         let refused: Vec<NodeId> = suspicions.iter().filter(|s| s.refused).map(|s| s.node).collect();
         self.suspicions.on_heartbeat(now, id, suspicions);
         for suspect in refused {
-            if let Some(node) = self.nodes.get(&suspect).filter(|node| !node.refused) {
+            if let Some(node) = self.nodes.get(&suspect).filter(|node| node.gone.is_none()) {
                 out.push(Output::Dial { node: suspect, address: node.address.clone() });
             }
         }
@@ -259,8 +281,9 @@ impl Cluster {
 
     fn on_dial_refused(&mut self, id: NodeId, address: &str) {
         let doubted = self.suspicions.refused(id);
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.refused |= node.address == address && (node.stream.is_none() || doubted);
+        let node = self.nodes.get_mut(&id).filter(|node| node.address == address);
+        if let Some(node) = node.filter(|node| node.stream.is_none() || doubted) {
+            node.gone = Some(Lost::Refused);
         }
         self.judge();
     }
@@ -274,9 +297,10 @@ impl Cluster {
 
     fn on_tick(&mut self, out: &mut Vec<Output>) {
         let (now, timeout) = (self.now, self.timing.failure_timeout);
+        // Silence is judged only against a voice: with none at all, it may be this process that is cut off.
+        let hears = now >= self.grace_until && now.since(self.heard) <= timeout / 2;
         for node in self.nodes.values_mut() {
-            let silent = now >= self.grace_until && now.since(node.heard) >= timeout;
-            if silent && node.lost.is_none() {
+            if hears && now.since(node.heard) >= timeout && node.lost.is_none() {
                 node.lost = Some(Lost::Silent(timeout));
             }
         }
@@ -302,11 +326,11 @@ impl Cluster {
         });
     }
 
-    /// Refused connections count as loss, but not before this coordinator has been up for a failure timeout.
+    /// Evidence other than silence counts at once, but not before this coordinator has been up for a failure timeout.
     fn judge(&mut self) {
         if self.now >= self.grace_until {
-            for node in self.nodes.values_mut().filter(|node| node.refused && node.lost.is_none()) {
-                node.lost = Some(Lost::Refused);
+            for node in self.nodes.values_mut().filter(|node| node.gone.is_some() && node.lost.is_none()) {
+                node.lost = node.gone;
                 node.dial_at = None;
             }
         }

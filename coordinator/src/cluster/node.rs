@@ -32,8 +32,8 @@ pub(super) struct Node {
     pub(super) heard: Time,
     /// This coordinator has heard it itself since it started.
     pub(super) told: bool,
-    /// Connecting to it was refused, and nothing was heard since.
-    pub(super) refused: bool,
+    /// What speaks for its being gone, though it has not been silent for long: nothing was heard since.
+    pub(super) gone: Option<Lost>,
     /// It is lost.
     pub(super) lost: Option<Lost>,
     /// It said that it wants out, on its newest stream.
@@ -62,7 +62,7 @@ impl Node {
             stream: None,
             heard: now,
             told: false,
-            refused: false,
+            gone: None,
             lost: None,
             leaving: false,
             expelled: None,
@@ -95,7 +95,7 @@ impl Node {
             // It was taken out, and the same process is back: it has to wait.
             self.held_until = self.held_until.max(now + self.penalty);
         }
-        self.refused = false;
+        self.gone = None;
         self.told = true;
         self.heard = now;
         self.replicas = replicas.into_iter().collect();

@@ -171,7 +171,7 @@ impl Cluster {
             }
             let known = chain.view.as_ref();
             if known.is_none_or(|known| known.epoch < view.epoch) {
-                self.grace_until = self.now + self.timing.failure_timeout;
+                self.begin_term(self.now);
                 self.adopt(view.clone());
                 out.push(Output::Publish(view));
             }

@@ -128,6 +128,11 @@ impl Cluster {
             ));
         }
         let Some(view) = &chain.view else { return waits };
+        let quiet = self.now.since(self.heard);
+        if quiet > self.timing.failure_timeout / 2 {
+            let millis = quiet.as_millis();
+            waits.push(format!("no node has been heard for {millis}ms: nobody is judged by that alone"));
+        }
         let facts = self.facts(chain);
         let holders: Vec<_> = view.members.iter().filter(|member| member.in_sync).collect();
         let lost = |id| facts.lost(id).is_some();

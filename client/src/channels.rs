@@ -1,0 +1,76 @@
+//! One connection to each address, made when it is first needed.
+//!
+//! Connecting is a step of its own, so that a failure before anything was sent is told apart from one after. Never
+//! retries: a connection that broke is forgotten, and the next call makes another.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::OnceCell, time::Instant};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    address::dial,
+    failure::{Failure, innermost},
+};
+
+/// How long connecting may take, in each attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a silent connection is probed, and how long the answer may take.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+type Slot = Arc<OnceCell<Channel>>;
+
+/// The connections of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    slots: Mutex<BTreeMap<String, Slot>>,
+}
+
+/// A connection, and which one of its address it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// To make calls on.
+    pub(crate) channel: Channel,
+    slot: Slot,
+}
+
+impl Channels {
+    /// The connection to `address`; made now if there is none. Nothing is sent when this fails.
+    pub(crate) async fn get(&self, address: &str, until: Instant) -> Result<Connection, Failure> {
+        let slot = match self.slots.lock().get(address) {
+            Some(slot) => Arc::clone(slot),
+            None => Slot::default(),
+        };
+        if let Some(channel) = slot.get() {
+            return Ok(Connection { channel: channel.clone(), slot });
+        }
+        let slot = Arc::clone(self.slots.lock().entry(address.to_owned()).or_insert(slot));
+        let connecting = slot.get_or_try_init(|| connect(address));
+        match tokio::time::timeout_at(until, connecting).await {
+            Ok(Ok(channel)) => Ok(Connection { channel: channel.clone(), slot }),
+            Ok(Err(reason)) => Err(Failure::not_connected(address, reason)),
+            Err(_) => Err(Failure::not_connected(address, "no connection in time")),
+        }
+    }
+
+    /// The connection has broken: the next call to the address makes another.
+    pub(crate) fn forget(&self, address: &str, connection: &Connection) {
+        let mut slots = self.slots.lock();
+        if slots.get(address).is_some_and(|slot| Arc::ptr_eq(slot, &connection.slot)) {
+            slots.remove(address);
+        }
+    }
+}
+
+async fn connect(address: &str) -> Result<Channel, String> {
+    let uri = format!("http://{}", dial(address).map_err(|error| error.to_string())?);
+    let endpoint = Endpoint::from_shared(uri)
+        .map_err(|error| innermost(&error))?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    endpoint.connect().await.map_err(|error| innermost(&error))
+}

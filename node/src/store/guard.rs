@@ -58,3 +58,46 @@ impl Backend for Guard {
         self.backend.size_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    /// Fails its first batch, and would take the next.
+    #[derive(Default)]
+    struct FailsOnce {
+        memory: Memory,
+        batches: std::sync::atomic::AtomicU32,
+    }
+
+    impl Backend for FailsOnce {
+        fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+            match self.batches.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 => Err(StoreError::Io("planted".to_owned())),
+                _ => self.memory.apply(batch),
+            }
+        }
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            self.memory.get(table, key)
+        }
+        fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+            self.memory.snapshot()
+        }
+        fn is_volatile(&self) -> bool {
+            true
+        }
+        fn size_bytes(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn nothing_is_answered_after_a_failed_batch() {
+        let guard = Guard::new(Arc::new(FailsOnce::default()));
+        assert!(guard.get(Table(0), b"k").is_ok());
+        assert!(guard.apply(vec![]).is_err());
+        assert!(guard.apply(vec![]).is_err(), "a batch was tried again");
+        assert!(guard.get(Table(0), b"k").is_err() && guard.snapshot().is_err());
+    }
+}

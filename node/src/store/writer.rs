@@ -231,11 +231,12 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
     const NEVER: Duration = Duration::from_millis(50);
 
+    /// Dropped from top to bottom: without leave to come, a batch ends, and then so can the writer.
     struct Bench {
+        leave: Sender<Result<(), &'static str>>,
         writer: Writer,
         chain: ChainStore,
         began: Receiver<Batch>,
-        leave: Sender<Result<(), &'static str>>,
         done: (Sender<u64>, Receiver<u64>),
         errors: Receiver<String>,
     }

@@ -1,0 +1,7 @@
+//! Clusters of the real binaries, under load and under faults.
+//!
+//! One cluster at a time: every test takes its [`support::turn`] first, since times are judged. How many rounds a test
+//! makes is set by `CRAQ_TEST_ROUNDS`; lines that begin with `figure:` are measured (`--nocapture` shows them).
+
+mod kills;
+mod support;

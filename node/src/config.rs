@@ -151,8 +151,12 @@ impl Config {
         if self.worker_threads == Some(0) {
             return refuse("--worker-threads 0: at least one is needed".into());
         }
-        if self.coordinators.iter().all(|address| address.trim().is_empty()) {
-            return refuse("--coordinator names no address".into());
+        let coordinators = self.coordinators.iter().map(|address| ("--coordinator", address));
+        let own = [("--listen", &self.listen)].into_iter().chain(self.public.iter().map(|p| ("--public", p)));
+        for (flag, address) in coordinators.chain(own) {
+            if !is_address(address) {
+                return refuse(format!("{flag} {address:?} is no HOST:PORT or :PORT"));
+            }
         }
         Ok(())
     }
@@ -188,6 +192,11 @@ const REQUESTS_CEILING: usize = 1_000_000;
 pub fn connectable(address: &str) -> String {
     let address = address.trim();
     if address.starts_with(':') { format!("localhost{address}") } else { address.to_owned() }
+}
+
+fn is_address(address: &str) -> bool {
+    let port = address.trim().rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    matches!(port, Some(Ok(_)))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -246,6 +255,9 @@ mod tests {
             (&["--requests-max", "0"], "--requests-max"),
             (&["--worker-threads", "0"], "--worker-threads"),
             (&["-c", ""], "--coordinator"),
+            (&["-c", ":1,db"], "--coordinator"),
+            (&["-a", "localhost"], "--listen"),
+            (&["-p", "db1:http"], "--public"),
         ];
         for (args, named) in cases {
             let refused = parse(args).unwrap().check().unwrap_err();

@@ -33,8 +33,8 @@ pub enum NodeError {
     },
     /// The store belongs to one cluster, the coordinator to another.
     #[error(
-        "this node's store belongs to cluster {own}, the coordinator at {coordinator} {theirs}: \
-         give it its own coordinator, or a new store"
+        "this node's store belongs to cluster {own}, and the coordinator at {coordinator} is another one's \
+         ({theirs}): name this cluster's coordinator, or begin with a new store"
     )]
     WrongCluster {
         /// The store's.

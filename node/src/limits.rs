@@ -9,8 +9,8 @@ use craq_proto::key::MESSAGE_BYTES_MAX;
 
 /// Longest message of a client, both ways.
 pub(crate) const CLIENT_MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
-/// Longest message between nodes: a piece of the committed log is a megabyte and then one whole entry.
-pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Longest message between nodes: about a megabyte of entries or rows, or one entry that is larger by itself.
+pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// Entries are joined into one message up to so many bytes: enough to make the envelope cheap, too little to delay an
 /// acknowledgement that waits behind it.
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;

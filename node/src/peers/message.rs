@@ -26,13 +26,13 @@ pub(super) fn to_wire(message: Message) -> Result<wire::link_message::Body, Dama
         Message::Level { commit, truncate_to } => {
             Body::Level(wire::Level { commit: commit.0, truncate_to: truncate_to.0 })
         }
-        Message::Rows { rows, through, from_nothing } => {
+        Message::Rows { rows, through, from_nothing, gc_floor } => {
             let is_damaged = |row: &&Row| row.mutation.as_ref().is_some_and(|mutation| !mutation.is_intact());
             if let Some(row) = rows.iter().find(is_damaged) {
                 return Err(Damaged(row.seq));
             }
             let rows = rows.iter().map(Into::into).collect();
-            Body::Rows(wire::Rows { rows, through: through.0, from_nothing })
+            Body::Rows(wire::Rows { rows, through: through.0, from_nothing, gc_floor: gc_floor.0 })
         }
         Message::RowsAck { through } => Body::RowsAck(wire::RowsAck { through: through.0 }),
         Message::CaughtUp { through, outcomes, more, forgotten_through } => {
@@ -74,6 +74,7 @@ pub(super) fn from_wire(body: Option<wire::link_message::Body>) -> Result<Messag
             rows: rows.rows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             through: Seq(rows.through),
             from_nothing: rows.from_nothing,
+            gc_floor: Seq(rows.gc_floor),
         },
         Body::RowsAck(ack) => Message::RowsAck { through: Seq(ack.through) },
         Body::CaughtUp(caught_up) => Message::CaughtUp {

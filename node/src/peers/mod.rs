@@ -58,6 +58,7 @@ pub(crate) struct Peers {
     /// Which members could not be reached lately.
     pub(crate) reach: Reach,
     channels: Mutex<HashMap<(String, Lane), Channel>>,
+    // A few bytes for each node that there ever was; as many as there are entries in `reach`.
     backoffs: Mutex<HashMap<(String, Lane), Duration>>,
     pings: Mutex<HashMap<NodeId, Arc<ask::Pings>>>,
 }

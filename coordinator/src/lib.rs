@@ -23,20 +23,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     Server::open(&config).await?.serve(shutdown).await
 }
 
-/// Completes when the process is asked to stop, by SIGTERM or SIGINT.
-pub async fn signalled() {
+/// Completes when the process is asked to stop, by SIGTERM or SIGINT. Listens for them from now on, not from the first
+/// poll on, so that none is missed in between.
+pub fn signalled() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+    let signals = signal(SignalKind::terminate()).and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
+    async move {
+        match signals {
+            Ok((mut terminate, mut interrupt)) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
             }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "signals cannot be waited for; only SIGKILL stops this process");
-            std::future::pending().await
+            Err(error) => {
+                tracing::error!(%error, "signals cannot be waited for; only SIGKILL stops this process");
+                std::future::pending().await
+            }
         }
     }
 }

@@ -107,7 +107,6 @@ impl Cluster {
 
     /// Takes one input and appends what is to be done. Total: never fails, never blocks.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
-        self.notice_pause(now);
         self.now = self.now.max(now);
         match input {
             Input::Registered { stream, registration } => self.on_registered(stream, registration, out),
@@ -157,16 +156,8 @@ impl Cluster {
         self.chains.values().filter_map(|chain| chain.view.as_ref())
     }
 
-    /// If this process did not run for a while, the others' silence proves nothing.
-    fn notice_pause(&mut self, now: Time) {
-        let late = self.next_deadline().map(|deadline| now.since(deadline)).unwrap_or_default();
-        if late > self.timing.failure_timeout / 4 {
-            self.begin_term(now);
-        }
-    }
-
-    /// A node was heard. If it is the first after a while without any, it was this process that nobody reached, and
-    /// the silence of the others proves nothing either.
+    /// A node was heard. If it is the first after a while without any, it was this process that nobody reached, or
+    /// that did not run, and the silence of the others proves nothing either.
     fn notice_voice(&mut self) {
         if self.now.since(self.heard) > self.timing.failure_timeout / 2 {
             self.begin_term(self.now);
@@ -297,7 +288,7 @@ impl Cluster {
 
     fn on_tick(&mut self, out: &mut Vec<Output>) {
         let (now, timeout) = (self.now, self.timing.failure_timeout);
-        // Silence is judged only against a voice: with none at all, it may be this process that is cut off.
+        // Silence is judged only against a voice: with none at all, it may be this process that is cut off, or did not run.
         let hears = now >= self.grace_until && now.since(self.heard) <= timeout / 2;
         for node in self.nodes.values_mut() {
             if hears && now.since(node.heard) >= timeout && node.lost.is_none() {

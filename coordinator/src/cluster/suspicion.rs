@@ -57,7 +57,7 @@ impl Suspicions {
     /// The member that has to go, because it and another one have not reached each other for the failure timeout.
     ///
     /// Of one broken pair, the later in the chain goes. Of several pairs, the one that is in most of them: it is more
-    /// likely to be the one with the broken network.
+    /// likely to be the one with the broken network. The only in-sync member that is alive never goes.
     pub(super) fn cut(
         &self,
         view: &View,
@@ -81,6 +81,10 @@ impl Suspicions {
             *count.entry(*a).or_default() += 1;
             *count.entry(*b).or_default() += 1;
         }
+        let holds = |position: &usize| view.members[*position].in_sync && alive(view.members[*position].node);
+        let mut holders = (0..view.members.len()).filter(holds);
+        let only = holders.next().filter(|_| holders.next().is_none());
+        count.retain(|position, _| Some(*position) != only);
         let (victim, _) = count.into_iter().max_by_key(|(position, count)| (*count, *position))?;
         let (a, b) = pairs.into_iter().find(|(a, b)| *a == victim || *b == victim)?;
         let other = if a == victim { b } else { a };

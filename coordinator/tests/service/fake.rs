@@ -35,7 +35,10 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     pub(crate) async fn start(data: &Path) -> Self {
         let data = data.to_str().unwrap();
-        let config = Config::parse_from(["craq-coordinator", "--listen", "127.0.0.1:0", "--data", data]);
+        // Long enough that a busy machine is not taken for a dead node.
+        let patience = ["--failure-timeout", "3s"];
+        let arguments = ["craq-coordinator", "--listen", "127.0.0.1:0", "--data", data];
+        let config = Config::parse_from(arguments.iter().chain(&patience));
         let server = Server::open(&config).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel();

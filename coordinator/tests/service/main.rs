@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how it fails")]
 
 mod fake;
+mod head;
 
 use craq_proto::{CallError, ClusterId, ErrorKind, Incarnation, NodeId, convert::uuid_bytes, wire};
 use fake::{Client, Coordinator, DEADLINE, FakeNode, Identity, bytes, whole};
@@ -212,6 +213,38 @@ async fn a_write_without_a_reachable_head_is_certainly_not_applied() {
     let status = client.write(write).await.unwrap_err();
     assert_eq!(kind(&status), ErrorKind::Unavailable, "{status}");
     assert!(CallError::from_status(&status).view.is_some());
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_is_handed_on_and_the_heads_words_come_back_as_they_are() {
+    let data = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(data.path()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    head::serve(listener);
+    let identity = Identity { node: NodeId(Uuid::from_u128(1)), incarnation: 1, address, cluster: None };
+    let _stream = identity.register(coordinator.address).await.unwrap();
+    coordinator.wait("one node", |view| whole(view) == Some(vec![1])).await;
+
+    let mut client = coordinator.client().await;
+    let id = wire::RequestId { client: bytes(7), number: 3, ..Default::default() };
+    let write = |key: &'static str| wire::WriteRequest {
+        key: key.into(),
+        request_id: Some(id.clone()),
+        ..Default::default()
+    };
+    let reply = client.write(write("good")).await.unwrap().into_inner();
+    assert_eq!((reply.version, reply.seq), (5, 9));
+
+    let refused = CallError::from_status(&client.write(write("refused")).await.unwrap_err());
+    assert_eq!((refused.kind, refused.observed_version.0), (ErrorKind::ConditionFailed, 3));
+    assert_eq!(refused.message, "version 3 is not 4");
+
+    // What no head said proves nothing: the write may have been applied.
+    let unknown = CallError::from_status(&client.write(write("broken")).await.unwrap_err());
+    assert_eq!(unknown.kind, ErrorKind::OutcomeUnknown);
+    assert_eq!(unknown.request.unwrap().number, 3);
     coordinator.stop().await;
 }
 

@@ -5,6 +5,7 @@
 
 mod faults;
 mod model;
+mod rules;
 mod script;
 
 use std::{fs, path::Path};

@@ -81,10 +81,9 @@ impl Server {
         let failed = |source| Error::Listen { address: config.listen.clone(), source };
         let listener = bind(&config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (failure_timeout, heartbeat_interval) = (config.failure_timeout, config.heartbeat_interval);
-        let (driver, handle) = Driver::new(log, Timing { failure_timeout, heartbeat_interval });
+        let (driver, handle) = Driver::new(log, Timing { failure_timeout: config.failure_timeout });
         let stop = CancellationToken::new();
-        let service = Service::new(cluster, heartbeat_interval, handle, stop.clone());
+        let service = Service::new(cluster, config.heartbeat_interval, handle, stop.clone());
         let router = router(service).await?;
         Ok(Self { driver, router, listener, address, stop })
     }

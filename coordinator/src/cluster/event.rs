@@ -17,8 +17,6 @@ pub struct OrderId(pub u64);
 pub struct Timing {
     /// A node that is silent for so long is lost.
     pub failure_timeout: Duration,
-    /// How often a node is expected to speak.
-    pub heartbeat_interval: Duration,
 }
 
 /// Where a node wants to stand in its chain.

@@ -339,7 +339,7 @@ impl Cluster {
                 lost: node.lost,
                 leaving: node.leaving,
                 // For now every node serves the one chain there is.
-                joins: node.may_join(now).filter(|_| name == Some(&ChainId::default_chain())),
+                joins: node.may_join(now, timeout).filter(|_| name == Some(&ChainId::default_chain())),
                 wants_head: chain.wants_head.contains(id),
                 settling: chain.settling.get(id).is_some_and(|until| *until > now),
                 replica: name.and_then(|name| node.replicas.get(name)).cloned(),

@@ -114,8 +114,8 @@ impl Node {
     }
 
     /// It may become a learner.
-    pub(super) fn may_join(&self, now: Time) -> Option<StreamId> {
+    pub(super) fn may_join(&self, now: Time, failure_timeout: Duration) -> Option<StreamId> {
         let kept_out = self.leaving || self.expelled == Some(self.incarnation) || now < self.held_until;
-        self.stream.filter(|_| self.lost.is_none() && !kept_out)
+        self.stream.filter(|_| self.is_alive(now, failure_timeout) && !kept_out)
     }
 }

@@ -106,7 +106,9 @@ impl Cluster {
 
     /// The first node that is registered founds the chain. That this happens once is the log's affair.
     fn found(&self, name: &ChainId, chain: &mut Chain, out: &mut Vec<Output>) {
-        let here = self.nodes.iter().filter_map(|(id, node)| Some((node.may_join(self.now)?, *id, node)));
+        let here = self.nodes.iter().filter_map(|(id, node)| {
+            Some((node.may_join(self.now, self.timing.failure_timeout)?, *id, node))
+        });
         let Some((_, id, node)) = here.min_by_key(|(stream, ..)| *stream) else { return };
         if *name != ChainId::default_chain() {
             return;

@@ -178,6 +178,8 @@ impl Cluster {
             "an operator took it out; it may return when its process starts anew".to_owned()
         } else if node.stream.is_none() {
             "its connection broke".to_owned()
+        } else if !node.is_alive(self.now, self.timing.failure_timeout) {
+            "it is silent".to_owned()
         } else if held > Duration::ZERO {
             format!("it was lost a short time ago and is held back for {}ms", held.as_millis())
         } else {

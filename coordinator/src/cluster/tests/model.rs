@@ -16,8 +16,9 @@ use crate::cluster::{
     legal::{Authority, legal_successor},
 };
 
-pub(super) const TIMING: Timing =
-    Timing { failure_timeout: Duration::from_secs(1), heartbeat_interval: Duration::from_millis(200) };
+pub(super) const TIMING: Timing = Timing { failure_timeout: Duration::from_secs(1) };
+/// How often a fake node speaks.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// The model's clock moves by so much at once.
 const TICK: Duration = Duration::from_millis(20);
 /// How long a fake node takes to become active in an epoch, or to catch up.
@@ -120,7 +121,7 @@ impl Model {
             return;
         }
         fake.stream = Some(stream);
-        fake.next_beat = self.now + TIMING.heartbeat_interval;
+        fake.next_beat = self.now + HEARTBEAT_INTERVAL;
         let replicas = vec![(ChainId::default_chain(), fake.replica(id, self.now))];
         let (incarnation, placement) = (Incarnation(fake.incarnation), fake.placement);
         let registration = Registration { node: id, incarnation, address: address(id), placement, replicas };
@@ -260,7 +261,7 @@ impl Model {
 
     fn say(&mut self, id: NodeId) {
         let fake = self.fakes.get_mut(&id).unwrap();
-        fake.next_beat = self.now + TIMING.heartbeat_interval;
+        fake.next_beat = self.now + HEARTBEAT_INTERVAL;
         let (Some(stream), replica) = (fake.stream, fake.replica(id, self.now)) else { return };
         let suspicions = self.suspicions(id);
         self.hear(id);

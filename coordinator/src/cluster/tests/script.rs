@@ -28,8 +28,7 @@ use crate::cluster::{
     Cluster, Input, OrderId, Output, Placement, Registration, ReplicaState, StreamId, Suspicion, Timing,
 };
 
-const TIMING: Timing =
-    Timing { failure_timeout: Duration::from_secs(1), heartbeat_interval: Duration::from_millis(200) };
+const TIMING: Timing = Timing { failure_timeout: Duration::from_secs(1) };
 
 /// A node's part of the script.
 #[derive(Default)]

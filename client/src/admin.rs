@@ -50,12 +50,7 @@ impl Client {
             message = failure.error.message.clone();
             match failure.error.kind {
                 ErrorKind::Unavailable | ErrorKind::NotHead => {}
-                ErrorKind::OutcomeUnknown => {
-                    let hint = "see `craq status` for what became of it";
-                    return Err(Error::Unavailable {
-                        message: format!("no clear answer, {hint}: {message}"),
-                    });
-                }
+                ErrorKind::OutcomeUnknown => return Err(Error::Unclear { message }),
                 _ => return Err((*failure.error).into()),
             }
         }

@@ -7,7 +7,8 @@ use crate::RequestToken;
 /// How a call ended, if not well.
 ///
 /// After every variant but [`Error::OutcomeUnknown`] a write is certainly not applied; after that one it may or may
-/// not be, now or a little later, and repeating it with the request id inside is safe.
+/// not be, now or a little later, and repeating it with the request id inside is safe. ([`Error::Unclear`] is to admin
+/// calls what that one is to writes; writes never end so.)
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -40,6 +41,12 @@ pub enum Error {
         /// The last reason.
         message: String,
     },
+    /// An admin call may or may not have been carried out; the status of the cluster tells.
+    #[error("it is unknown whether it was carried out, see the status of the cluster: {message}")]
+    Unclear {
+        /// The last reason.
+        message: String,
+    },
     /// The call itself is wrong: an empty key, an address that is none, another cluster.
     #[error("{message}")]
     Invalid {
@@ -64,7 +71,7 @@ impl Error {
     /// Whether a write that ended so is certainly not applied.
     #[must_use]
     pub fn is_certain(&self) -> bool {
-        !matches!(self, Self::OutcomeUnknown { .. })
+        !matches!(self, Self::OutcomeUnknown { .. } | Self::Unclear { .. })
     }
 
     /// Whether the same call may succeed later.
@@ -72,7 +79,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NotFound | Self::ConditionFailed { .. } | Self::Invalid { .. } => false,
-            Self::Refused { .. } | Self::Corrupt { .. } => false,
+            Self::Refused { .. } | Self::Corrupt { .. } | Self::Unclear { .. } => false,
             Self::Unavailable { .. } | Self::OutcomeUnknown { .. } | Self::Unreachable { .. } => true,
         }
     }

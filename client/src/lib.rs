@@ -71,4 +71,7 @@ pub use options::{Condition, Consistency, Options, TIMEOUT_DEFAULT};
 pub use outcome::{Item, Page, ReadOutcome, ReadPath, WriteOutcome};
 pub use request::{BadRequestToken, REQUEST_TEXT_CHARS_MAX, RequestToken};
 pub use scan::Range;
-pub use status::{ChainStatus, MemberStatus, SpareStatus, Status};
+pub use status::{ChainStatus, MemberStatus, SpareStatus, Status, json_number};
+
+/// The vocabulary of the store: ids, numbers, views.
+pub use craq_proto as proto;

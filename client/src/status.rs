@@ -7,7 +7,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use craq_proto::{Epoch, NodeId, wire};
 use futures::future::join_all;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -36,6 +36,7 @@ pub struct ChainStatus {
     /// The chain's name.
     pub chain: String,
     /// The epoch of its view.
+    #[serde(serialize_with = "json_number")]
     pub epoch: u64,
     /// From head to tail.
     pub members: Vec<MemberStatus>,
@@ -59,6 +60,7 @@ pub struct MemberStatus {
     /// Heard from lately.
     pub alive: bool,
     /// The highest committed sequence that it told; none if it told nothing.
+    #[serde(serialize_with = "json_number_if_any")]
     pub commit: Option<u64>,
 }
 
@@ -71,6 +73,19 @@ pub struct SpareStatus {
     pub address: String,
     /// Why it is in no chain.
     pub reason: String,
+}
+
+/// A number for JSON: one above 2^53, which many readers can't hold exactly, becomes a string.
+pub fn json_number<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    const EXACT_MAX: u64 = 1 << 53;
+    if *number > EXACT_MAX { serializer.collect_str(number) } else { serializer.serialize_u64(*number) }
+}
+
+fn json_number_if_any<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => json_number(number, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl Client {

@@ -3,5 +3,9 @@
 //! One cluster at a time: every test takes its [`support::turn`] first, since times are judged. How many rounds a test
 //! makes is set by `CRAQ_TEST_ROUNDS`; lines that begin with `figure:` are measured (`--nocapture` shows them).
 
+mod coordinator;
 mod kills;
+mod pauses;
+mod restarts;
+mod stops;
 mod support;

@@ -100,3 +100,5 @@ pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often progress is logged while the store is being read at the start.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// A store's file that cannot be opened is tried again for so long.
+pub(crate) const STORE_WAIT: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! From the flags to a node that serves.
 
-use std::{collections::BTreeMap, io, process::ExitCode, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, io, process::ExitCode, sync::Arc, thread, time::Instant};
 
 use craq_proto::{ChainId, ClusterId, convert::uuid_bytes, wire};
 use tokio::sync::watch;
@@ -16,13 +16,13 @@ use crate::{
     fatal,
     heartbeat::{Heartbeat, Signals},
     identity::Identity,
-    limits::PROGRESS_INTERVAL,
+    limits::{PROGRESS_INTERVAL, STORE_WAIT},
     logging,
     node::{Admission, Chains, Node},
     peers::{Peers, Reach},
     replica::{Loader, Replica},
-    service::{self, RequestIds},
-    stop,
+    service::{self, Door, RequestIds},
+    stop::{self, Serving},
     store::{Backend, ChainStore, Memory, Redb, Store, Writer, backend::StoreError},
 };
 
@@ -56,9 +56,18 @@ fn open(config: &Config) -> Result<Arc<dyn Backend>, NodeError> {
     config.check()?;
     match config.store {
         StoreKind::Memory => Ok(Arc::new(Memory::new())),
-        StoreKind::Redb => {
-            let refused = |source| NodeError::Open { path: config.file.clone(), source };
-            Ok(Arc::new(Redb::open(&config.file, config.cache_size).map_err(refused)?))
+        StoreKind::Redb => Ok(Arc::new(open_file(config)?)),
+    }
+}
+
+/// Opens the file, waiting a little if that is refused: a process that was killed a moment ago may still hold it.
+fn open_file(config: &Config) -> Result<Redb, NodeError> {
+    let began = Instant::now();
+    loop {
+        match Redb::open(&config.file, config.cache_size) {
+            Ok(redb) => return Ok(redb),
+            Err(StoreError::Open(_)) if began.elapsed() < STORE_WAIT => thread::sleep(STORE_WAIT / 40),
+            Err(source) => return Err(NodeError::Open { path: config.file.clone(), source }),
         }
     }
 }
@@ -71,6 +80,10 @@ pub async fn run(config: Config, backend: Arc<dyn Backend>) -> Result<(), NodeEr
     let incoming = service::incoming(listen(&config.listen)?);
     let bound = incoming.local_addr().map_err(|source| unheard(&config.listen, source))?;
     info!("listening on {bound}");
+    let (health, healthy) = watch::channel(false);
+    let (door, end) = (Door::default(), CancellationToken::new());
+    let task = tokio::spawn(service::serve(door.clone(), incoming, healthy, end.clone().cancelled_owned()));
+    let serving = Serving { task, health, end };
     let replica = config.replica();
     let Opened { store, loaded } = off_thread(move || load(&backend, &replica)).await?;
     let identity = store.identity();
@@ -114,7 +127,8 @@ pub async fn run(config: Config, backend: Arc<dyn Backend>) -> Result<(), NodeEr
         coordinators: config.coordinators,
         closing: CancellationToken::new(),
     });
-    stop::serve_until_stopped(node, signals, incoming, registration).await
+    door.open(Arc::clone(&node));
+    stop::serve_until_stopped(node, signals, serving, registration).await
 }
 
 fn placement(config: &Config) -> Option<wire::Placement> {

@@ -6,10 +6,10 @@ use futures::future::join_all;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::{JoinError, JoinHandle},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use crate::{
@@ -19,24 +19,29 @@ use crate::{
     identity::Identity,
     limits::{DRAIN_TIMEOUT, LEAVE_TIMEOUT, LINK_FAREWELL},
     node::Node,
-    service,
 };
+
+/// The server that is running.
+pub(crate) struct Serving {
+    pub(crate) task: JoinHandle<Result<(), NodeError>>,
+    /// Whether the node is healthy.
+    pub(crate) health: watch::Sender<bool>,
+    /// Ends the server once its calls have ended.
+    pub(crate) end: CancellationToken,
+}
 
 /// Serves until SIGTERM or SIGINT comes and all is in order; a second one ends the process at once.
 pub(crate) async fn serve_until_stopped(
     node: Arc<Node>,
     signals: Arc<Signals>,
-    incoming: TcpIncoming,
+    serving: Serving,
     registration: watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
     let mut stops = Stops::new()?;
-    let (health, healthy) = watch::channel(false);
+    let Serving { mut task, health, end } = serving;
     let follow = tokio::spawn(follow(registration, health.clone()));
-    let end = CancellationToken::new();
-    let serving = service::serve(Arc::clone(&node), incoming, healthy, end.clone().cancelled_owned());
-    let mut serving = tokio::spawn(serving);
     tokio::select! {
-        ended = &mut serving => return flatten(ended),
+        ended = &mut task => return flatten(ended),
         () = stops.next() => {}
     }
     info!("asked to stop: leaves its chains first");
@@ -61,7 +66,7 @@ pub(crate) async fn serve_until_stopped(
         warn!("requests are still in flight: stops all the same");
     }
     node.closing.cancel();
-    match timeout(LINK_FAREWELL, serving).await {
+    match timeout(LINK_FAREWELL, task).await {
         Ok(ended) => flatten(ended)?,
         Err(_) => info!("connections are still open: they are cut"),
     }
@@ -69,7 +74,7 @@ pub(crate) async fn serve_until_stopped(
     Ok(())
 }
 
-fn flatten(ended: Result<Result<(), NodeError>, tokio::task::JoinError>) -> Result<(), NodeError> {
+fn flatten(ended: Result<Result<(), NodeError>, JoinError>) -> Result<(), NodeError> {
     ended.map_err(|error| NodeError::Server(error.to_string()))?
 }
 

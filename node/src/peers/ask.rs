@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use craq_proto::{CallError, ChainId, Epoch, Key, NodeId, Seq, Time, Version, wire};
+use craq_proto::{CallError, ChainId, Epoch, Key, NodeId, Seq, Time, Version, View, wire};
 use futures::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -63,11 +63,8 @@ impl Peers {
             Ok(reply) => self.on_ping_reply(node, sent, &wanted, reply),
             Err(status) => {
                 debug!(peer = address, reason = super::reason(&status), "no answer to a ping");
-                let failure = Failure::of(&status);
-                if failure != Failure::Answered {
-                    let view = wanted.values().find_map(|(chain, _)| chain.view());
-                    self.missed(node, view.as_deref(), failure);
-                }
+                // An answer that promises nothing is as bad as none: a process that still reads its store, say.
+                self.missed(node, newest_view(&wanted).as_deref(), Failure::of(&status));
             }
         }
     }
@@ -85,7 +82,16 @@ impl Peers {
 
     fn on_ping_reply(&self, node: NodeId, sent: Time, wanted: &Wanted, reply: wire::PingReply) {
         match self.me.check_peer(reply.header) {
-            Ok((_, sender)) if sender == node => self.reach.reached(node),
+            Ok((header, sender)) if sender == node => {
+                let view = newest_view(wanted);
+                let meant = view.as_ref().and_then(|view| view.incarnation(node));
+                if meant.is_some_and(|meant| meant < header.incarnation) {
+                    debug!(%node, "a member has been started again: the process that the view means is gone");
+                    self.missed(node, view.as_deref(), Failure::Refused);
+                } else {
+                    self.reach.reached(node);
+                }
+            }
             Ok((_, sender)) => return debug!(%node, %sender, "another node answers at a member's address"),
             Err(error) => return debug!(%node, %error, "an answer to a ping is not taken"),
         }
@@ -194,6 +200,10 @@ impl Pings {
         }
         Some((std::mem::take(&mut state.wanted), state.address.clone()))
     }
+}
+
+fn newest_view(wanted: &Wanted) -> Option<Arc<View>> {
+    wanted.values().find_map(|(chain, _)| chain.view())
 }
 
 fn chain_epoch(chain: &ChainId, epoch: Epoch) -> wire::ChainEpoch {

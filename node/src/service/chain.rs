@@ -7,7 +7,7 @@ use craq_proto::{CallError, ChainId, Epoch, Key, NodeId, wire, wire::chain_serve
 use futures::{Stream, StreamExt, future::join_all};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::read::may_answer;
+use super::{Door, read::may_answer};
 use crate::{
     clock,
     limits::{LINK_OPEN_TIMEOUT, QUESTION_KEYS_MAX, QUESTION_TIMEOUT},
@@ -18,14 +18,14 @@ use crate::{
 
 /// Serves `craq.v1.Chain`.
 pub(super) struct ChainService {
-    node: Arc<Node>,
+    door: Door,
 }
 
 type Words = Pin<Box<dyn Stream<Item = Result<wire::LinkMessage, Status>> + Send>>;
 
 impl ChainService {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(super) fn new(door: Door) -> Self {
+        Self { door }
     }
 
     async fn accept(
@@ -36,27 +36,16 @@ impl ChainService {
         let first = tokio::time::timeout(LINK_OPEN_TIMEOUT, heard.message()).await;
         let first = first.map_err(|_| CallError::invalid("a link was opened and nothing said on it"))??;
         let first = first.ok_or_else(|| CallError::invalid("a link was opened and closed"))?;
-        let (header, sender) = self.node.me.check_peer(first.header)?;
-        let chain = self.node.chain(&header.chain)?;
+        let node = self.door.node()?;
+        let (header, sender) = node.me.check_peer(first.header)?;
+        let chain = node.chain(&header.chain)?;
         let Some(wire::link_message::Body::Open(wire::Open {})) = first.body else {
             return Err(CallError::invalid("the first message on a link is Open").into());
         };
-        let me = Arc::clone(&self.node.me);
+        let me = Arc::clone(&node.me);
         let words = peers::accept_link(me, Arc::clone(chain), &header, sender, kind, heard).await;
-        let closing = self.node.closing.clone();
+        let closing = node.closing.clone();
         Ok(Response::new(Box::pin(words.map(Ok).take_until(closing.cancelled_owned()))))
-    }
-
-    /// The answer to one chain's part of a ping: the epoch, and whether it was promised.
-    async fn promise(&self, from: NodeId, asked: wire::ChainEpoch) -> Option<(wire::ChainEpoch, bool)> {
-        let id: ChainId = asked.chain.parse().ok()?;
-        let Ok(chain) = self.node.chain(&id) else {
-            return Some((wire::ChainEpoch { chain: asked.chain, epoch: 0 }, false));
-        };
-        match chain.ask_promise(from, Epoch(asked.epoch)).await.ok()? {
-            None => Some((asked, true)),
-            Some(own) => Some((wire::ChainEpoch { chain: asked.chain, epoch: own.0 }, false)),
-        }
     }
 }
 
@@ -85,8 +74,9 @@ impl Chain for ChainService {
         request: Request<wire::LatestVersionsRequest>,
     ) -> Result<Response<wire::LatestVersionsReply>, Status> {
         let request = request.into_inner();
-        let (header, _) = self.node.me.check_peer(request.header)?;
-        let chain = self.node.chain(&header.chain)?;
+        let node = self.door.node()?;
+        let (header, _) = node.me.check_peer(request.header)?;
+        let chain = node.chain(&header.chain)?;
         if request.keys.len() > QUESTION_KEYS_MAX {
             let text = format!("{} keys are asked for; {QUESTION_KEYS_MAX} are allowed", request.keys.len());
             return Err(CallError::invalid(text).into());
@@ -107,7 +97,7 @@ impl Chain for ChainService {
             })
         };
         let reply = wire::LatestVersionsReply {
-            header: Some(self.node.me.header(&chain.id, header.epoch)),
+            header: Some(node.me.header(&chain.id, header.epoch)),
             versions: answer.versions.into_iter().map(version).collect(),
             commit: answer.commit.0,
         };
@@ -119,24 +109,37 @@ impl Chain for ChainService {
 
     async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PingReply>, Status> {
         let request = request.into_inner();
-        let (_, from) = self.node.me.check_peer(request.header)?;
+        let node = self.door.node()?;
+        let (_, from) = node.me.check_peer(request.header)?;
         for released in request.released {
             if let Ok(id) = released.chain.parse::<ChainId>()
-                && let Ok(chain) = self.node.chain(&id)
+                && let Ok(chain) = node.chain(&id)
             {
                 chain.tell(Input::Released { by: from, epoch: Epoch(released.epoch) }).await;
             }
         }
-        let promises = request.chains.into_iter().map(|asked| self.promise(from, asked));
+        let promises = request.chains.into_iter().map(|asked| promise(node, from, asked));
         let answered = tokio::time::timeout(QUESTION_TIMEOUT, join_all(promises)).await;
         let answers = answered.map_err(|_| CallError::unavailable("this node is too busy to promise"))?;
         let (granted, refused): (Vec<_>, Vec<_>) =
             answers.into_iter().flatten().partition(|(_, is_promised)| *is_promised);
         let epochs = |answers: Vec<(wire::ChainEpoch, bool)>| answers.into_iter().map(|(epoch, _)| epoch);
         Ok(Response::new(wire::PingReply {
-            header: Some(self.node.me.bare_header()),
+            header: Some(node.me.bare_header()),
             granted: epochs(granted).collect(),
             refused: epochs(refused).collect(),
         }))
+    }
+}
+
+/// The answer to one chain's part of a ping: the epoch, and whether it was promised.
+async fn promise(node: &Node, from: NodeId, asked: wire::ChainEpoch) -> Option<(wire::ChainEpoch, bool)> {
+    let id: ChainId = asked.chain.parse().ok()?;
+    let Ok(chain) = node.chain(&id) else {
+        return Some((wire::ChainEpoch { chain: asked.chain, epoch: 0 }, false));
+    };
+    match chain.ask_promise(from, Epoch(asked.epoch)).await.ok()? {
+        None => Some((asked, true)),
+        Some(own) => Some((wire::ChainEpoch { chain: asked.chain, epoch: own.0 }, false)),
     }
 }

@@ -8,27 +8,27 @@ use futures::{Stream, StreamExt, future::ready, stream};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::kv::write_one;
-use crate::{identity::Identity, node::Node, status};
+use super::{Door, kv::write_one};
+use crate::{identity::Identity, status};
 
 /// Serves a part of `craq.v1.Coordinator`.
 pub(super) struct ControlService {
-    node: Arc<Node>,
+    door: Door,
 }
 
 impl ControlService {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(super) fn new(door: Door) -> Self {
+        Self { door }
     }
 
     fn views(&self, header: Option<wire::Header>) -> Result<Vec<View>, CallError> {
-        let chains = self.node.named_chains(header)?;
+        let chains = self.door.node()?.named_chains(header)?;
         let views = chains.into_iter().filter_map(|chain| chain.view());
         Ok(views.map(|view| View::clone(&view)).collect())
     }
 
     fn refuse<T>(&self, call: &str) -> Result<Response<T>, Status> {
-        let coordinators = self.node.coordinators.join(", ");
+        let coordinators = self.door.node()?.coordinators.join(", ");
         Err(Status::unimplemented(format!(
             "this is a node, which decides nothing about chains: send {call} to the coordinator ({coordinators})"
         )))
@@ -55,7 +55,7 @@ impl Coordinator for ControlService {
         request: Request<wire::GetViewRequest>,
     ) -> Result<Response<wire::GetViewReply>, Status> {
         let views = self.views(request.into_inner().header)?;
-        Ok(Response::new(view_reply(&self.node.me, &views)))
+        Ok(Response::new(view_reply(&self.door.node()?.me, &views)))
     }
 
     type WatchViewsStream = Pin<Box<dyn Stream<Item = Result<wire::GetViewReply, Status>> + Send>>;
@@ -64,13 +64,14 @@ impl Coordinator for ControlService {
         &self,
         request: Request<wire::WatchViewsRequest>,
     ) -> Result<Response<Self::WatchViewsStream>, Status> {
-        let chains = self.node.named_chains(request.into_inner().header)?;
+        let node = self.door.node()?;
+        let chains = node.named_chains(request.into_inner().header)?;
         let views = chains.into_iter().map(|chain| WatchStream::new(chain.views()));
-        let me = Arc::clone(&self.node.me);
+        let me = Arc::clone(&node.me);
         let replies = stream::select_all(views)
             .filter_map(ready)
             .map(move |view| Ok(view_reply(&me, std::slice::from_ref(&*view))))
-            .take_until(self.node.closing.clone().cancelled_owned());
+            .take_until(node.closing.clone().cancelled_owned());
         Ok(Response::new(Box::pin(replies)))
     }
 
@@ -78,7 +79,7 @@ impl Coordinator for ControlService {
         &self,
         request: Request<wire::WriteRequest>,
     ) -> Result<Response<wire::WriteReply>, Status> {
-        write_one(&self.node, request).await
+        write_one(self.door.node()?, request).await
     }
 
     async fn get_status(
@@ -86,7 +87,7 @@ impl Coordinator for ControlService {
         request: Request<wire::GetStatusRequest>,
     ) -> Result<Response<wire::GetStatusReply>, Status> {
         let views = self.views(request.into_inner().header)?;
-        Ok(Response::new(status::cluster_status(&self.node, &views).await))
+        Ok(Response::new(status::cluster_status(self.door.node()?, &views).await))
     }
 
     async fn remove_node(

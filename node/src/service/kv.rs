@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
 use super::{
+    Door,
     call::Deadline,
     read::{Freshness, read},
     scan::{Page, Range, page},
@@ -27,22 +28,23 @@ use crate::{
 
 /// Serves `craq.v1.Kv`.
 pub(super) struct KvService {
-    node: Arc<Node>,
+    door: Door,
 }
 
 impl KvService {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(super) fn new(door: Door) -> Self {
+        Self { door }
     }
 }
 
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn read(&self, request: Request<wire::ReadRequest>) -> Result<Response<wire::ReadReply>, Status> {
-        let _admitted = self.node.admission.admit()?;
+        let node = self.door.node()?;
+        let _admitted = node.admission.admit()?;
         let deadline = Deadline::of(request.metadata());
         let request = request.into_inner();
-        let chain = named_chain(&self.node, request.header)?;
+        let chain = named_chain(node, request.header)?;
         let key = key(request.key)?;
         let fresh = freshness(request.consistency, request.bound_ms, request.min_seq)?;
         let answer = read(chain, &key, fresh, deadline).await?;
@@ -54,7 +56,7 @@ impl Kv for KvService {
             checksum: 0,
         });
         Ok(Response::new(wire::ReadReply {
-            header: Some(reply_header(&self.node, chain)),
+            header: Some(reply_header(node, chain)),
             found,
             value: found_value.value,
             version: found_value.version.0,
@@ -69,29 +71,31 @@ impl Kv for KvService {
         &self,
         request: Request<wire::WriteRequest>,
     ) -> Result<Response<wire::WriteReply>, Status> {
-        write_one(&self.node, request).await
+        write_one(self.door.node()?, request).await
     }
 
     async fn delete(
         &self,
         request: Request<wire::DeleteRequest>,
     ) -> Result<Response<wire::WriteReply>, Status> {
-        let _admitted = self.node.admission.admit()?;
+        let node = self.door.node()?;
+        let _admitted = node.admission.admit()?;
         let deadline = Deadline::of(request.metadata());
         let request = request.into_inner();
-        let chain = named_chain(&self.node, request.header)?;
+        let chain = named_chain(node, request.header)?;
         let change = change(key(request.key)?, None, request.if_version, None)?;
         let id = request.request_id.map(RequestId::try_from).transpose()?;
-        let applied = see_through(&self.node, chain, change, id, request.handed_on, deadline).await?;
-        Ok(Response::new(write_reply(&self.node, chain, applied)))
+        let applied = see_through(node, chain, change, id, request.handed_on, deadline).await?;
+        Ok(Response::new(write_reply(node, chain, applied)))
     }
 
     type ScanStream = Pin<Box<dyn Stream<Item = Result<wire::Page, Status>> + Send>>;
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let admitted = self.node.admission.admit()?;
+        let node = self.door.node()?;
+        let admitted = node.admission.admit()?;
         let request = request.into_inner();
-        let chain = Arc::clone(named_chain(&self.node, request.header)?);
+        let chain = Arc::clone(named_chain(node, request.header)?);
         let fresh = freshness(request.consistency, request.bound_ms, request.min_seq)?;
         for bound in [&request.start, &request.end] {
             if !bound.is_empty() {
@@ -104,7 +108,7 @@ impl Kv for KvService {
             limit: Some(request.limit).filter(|limit| *limit > 0),
             keys_only: request.keys_only,
         };
-        let scan = Scan { node: Arc::clone(&self.node), chain, fresh, _admitted: admitted };
+        let scan = Scan { node: Arc::clone(node), chain, fresh, _admitted: admitted };
         let pages = stream::try_unfold((scan, Some(range)), |(scan, range)| async move {
             let Some(range) = range else { return Ok(None) };
             let page = page(&scan.chain, &range, scan.fresh, Deadline::of_part()).await?;
@@ -119,8 +123,9 @@ impl Kv for KvService {
         &self,
         request: Request<wire::NodeStatusRequest>,
     ) -> Result<Response<wire::NodeStatus>, Status> {
-        self.node.me.check(request.into_inner().header)?;
-        Ok(Response::new(status::node_status(&self.node).await?))
+        let node = self.door.node()?;
+        node.me.check(request.into_inner().header)?;
+        Ok(Response::new(status::node_status(node).await?))
     }
 }
 

@@ -12,11 +12,17 @@ mod request_ids;
 mod scan;
 mod write;
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
-use craq_proto::wire::{
-    FILE_DESCRIPTOR_SET, chain_server::ChainServer, coordinator_server::CoordinatorServer,
-    kv_server::KvServer,
+use craq_proto::{
+    CallError,
+    wire::{
+        FILE_DESCRIPTOR_SET, chain_server::ChainServer, coordinator_server::CoordinatorServer,
+        kv_server::KvServer,
+    },
 };
 use tokio::sync::watch;
 use tonic::{
@@ -37,9 +43,27 @@ use crate::{
     node::Node,
 };
 
+/// Where the services find the node, once there is one: until its store has been read, calls are refused and the node
+/// is not healthy, but whoever asks gets an answer.
+#[derive(Clone, Default)]
+pub(crate) struct Door(Arc<OnceLock<Arc<Node>>>);
+
+impl Door {
+    /// From now on calls are answered.
+    pub(crate) fn open(&self, node: Arc<Node>) {
+        self.0.get_or_init(|| node);
+    }
+
+    fn node(&self) -> Result<&Arc<Node>, CallError> {
+        self.0
+            .get()
+            .ok_or_else(|| CallError::unavailable("this node has just started and still reads its store"))
+    }
+}
+
 /// Serves until `stop` comes and all calls have ended.
 pub(crate) async fn serve(
-    node: Arc<Node>,
+    door: Door,
     incoming: TcpIncoming,
     health: watch::Receiver<bool>,
     stop: impl Future<Output = ()>,
@@ -53,13 +77,13 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = |error: tonic_reflection::server::Error| NodeError::Server(error.to_string());
-    let kv = KvServer::new(kv::KvService::new(Arc::clone(&node)))
+    let kv = KvServer::new(kv::KvService::new(door.clone()))
         .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(CLIENT_MESSAGE_BYTES_MAX);
-    let chain = ChainServer::new(chain::ChainService::new(Arc::clone(&node)))
+    let chain = ChainServer::new(chain::ChainService::new(door.clone()))
         .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
-    let control = CoordinatorServer::new(control::ControlService::new(node))
+    let control = CoordinatorServer::new(control::ControlService::new(door))
         .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(CLIENT_MESSAGE_BYTES_MAX);
     server()

@@ -166,6 +166,12 @@ impl Cluster {
 
     /// Starts a node on its data and its address; returns when it listens.
     pub fn start_node(&mut self, node: usize) {
+        self.launch_node(node);
+        let _ = self.node(node).listening();
+    }
+
+    /// As [`Cluster::start_node`], for one that may end before it listens.
+    pub fn launch_node(&mut self, node: usize) {
         let spec = &self.nodes[node].spec;
         let store = if spec.store == Store::Memory { "memory" } else { "redb" };
         let file = spec.file.display().to_string();
@@ -175,7 +181,6 @@ impl Cluster {
                 .to_vec();
         arguments.extend(spec.flags.iter().cloned());
         let child = Child::spawn(&format!("node {node}"), &spec.prefix, &self.binaries.node, &arguments);
-        let _ = child.listening();
         self.nodes[node].child = Some(child);
     }
 

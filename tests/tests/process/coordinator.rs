@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use craq_proto::Role;
-use craq_tests::process::{PATIENCE, ask};
+use craq_tests::process::{
+    PATIENCE, ask,
+    wait::{unless, wait_for},
+};
 
 use crate::support::{Figures, cluster, figure, load, number, progress, rounds, some_time, turn, verdict};
 
@@ -82,7 +85,8 @@ async fn a_node_lost_while_the_coordinator_was_down_is_replaced_when_it_is_back(
     figure("coordinator and a node down together, history", counts);
 }
 
-/// A coordinator that has lost its data is another cluster's: the nodes leave, loudly, and keep what they have.
+/// A coordinator that has lost its data is another cluster's. A node that serves is not put down by such a stranger; one
+/// that starts refuses to, and keeps what it has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_without_its_data_gets_no_node_of_the_old_cluster() {
     let _turn = turn().await;
@@ -94,6 +98,15 @@ async fn a_coordinator_without_its_data_gets_no_node_of_the_old_cluster() {
     let aside = data.with_extension("aside");
     std::fs::rename(&data, &aside).unwrap();
     cluster.start_coordinator();
+    wait_for("a complaint", PATIENCE, async || {
+        let complained = cluster.node(0).said("this node's store belongs to cluster");
+        unless(complained, || "nothing was said".to_owned())
+    })
+    .await;
+    assert!(ask::chain(cluster.coordinator_address()).await.is_err(), "the stranger has no chain");
+    client.write("k", "kept too").await.unwrap();
+    cluster.kill_node(0);
+    cluster.launch_node(0);
     let exit = cluster.ended(0, PATIENCE).await;
     assert_eq!(exit.code(), Some(78), "a foreign cluster is a wrong configuration");
     cluster.kill_coordinator();
@@ -102,5 +115,5 @@ async fn a_coordinator_without_its_data_gets_no_node_of_the_old_cluster() {
     cluster.start_coordinator();
     cluster.start_node(0);
     cluster.whole().await;
-    assert_eq!(client.read("k").await.unwrap().value.as_deref(), Some(&b"kept"[..]));
+    assert_eq!(client.read("k").await.unwrap().value.as_deref(), Some(&b"kept too"[..]));
 }

@@ -46,9 +46,10 @@ pub(crate) async fn load(cluster: &Cluster) -> Load {
     load_as(cluster, Plan::default()).await
 }
 
-/// As [`load`], with settings.
+/// As [`load`], with settings. Unless they say to which nodes readers are bound, one is to each.
 pub(crate) async fn load_as(cluster: &Cluster, plan: Plan) -> Load {
-    let plan = Plan { pinned: cluster.addresses(), ..plan };
+    let pinned = if plan.pinned.is_empty() { cluster.addresses() } else { plan.pinned };
+    let plan = Plan { pinned, ..plan };
     Load::start([cluster.client().await, cluster.client().await, cluster.client().await], plan)
 }
 

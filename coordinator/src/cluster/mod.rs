@@ -76,6 +76,8 @@ pub struct Cluster {
     heard: Time,
     /// The time of the newest step.
     now: Time,
+    /// The time of the newest tick: what was due by then has been judged.
+    ticked: Time,
     nodes: BTreeMap<NodeId, Node>,
     streams: BTreeMap<StreamId, NodeId>,
     chains: BTreeMap<ChainId, Chain>,
@@ -93,6 +95,7 @@ impl Cluster {
             grace_until: now + timing.failure_timeout,
             heard: now,
             now,
+            ticked: now,
             nodes: BTreeMap::new(),
             streams: BTreeMap::new(),
             chains: BTreeMap::from([(ChainId::default_chain(), Chain::default())]),
@@ -134,7 +137,8 @@ impl Cluster {
         self.evaluate(out);
     }
 
-    /// When the cluster wants a [`Input::Tick`] if nothing else happens. None: not before the next input.
+    /// When the cluster wants a [`Input::Tick`]; in the past if another input came just then and the tick is still due.
+    /// None: not before the next input.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let timeout = self.timing.failure_timeout;
@@ -148,7 +152,7 @@ impl Cluster {
             orders.chain(chain.settling.values().map(|until| Some(*until)))
         });
         let all = nodes.chain(suspicions).chain(chains).chain([Some(self.grace_until)]).flatten();
-        all.filter(|at| *at > self.now).min()
+        all.filter(|at| *at > self.ticked).min()
     }
 
     /// The newest view of each chain that is in the log.
@@ -287,6 +291,7 @@ impl Cluster {
     }
 
     fn on_tick(&mut self, out: &mut Vec<Output>) {
+        self.ticked = self.now;
         let (now, timeout) = (self.now, self.timing.failure_timeout);
         // Silence is judged only against a voice: with none at all, it may be this process that is cut off, or did not run.
         let hears = now >= self.grace_until && now.since(self.heard) <= timeout / 2;

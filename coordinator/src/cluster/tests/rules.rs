@@ -1,10 +1,12 @@
 //! Do single rules hold where no scenario leads, because other rules stand before them?
 
-use craq_proto::{ChainId, Epoch, Incarnation, Member, NodeId, View};
+use std::time::Duration;
+
+use craq_proto::{ChainId, Epoch, Incarnation, Member, NodeId, Time, View};
 use uuid::Uuid;
 
 use crate::cluster::{
-    ReplicaState,
+    Cluster, Input, Placement, Registration, ReplicaState, StreamId, Timing,
     facts::{Cut, Facts, Lost, NodeFacts},
     legal::{Authority, legal_successor},
     next_view::next_view,
@@ -98,4 +100,32 @@ fn illegal_steps_are_recognised() {
         let violated = legal_successor(&old, &illegal, Authority::System).expect_err(what);
         assert!(violated.contains(what), "{violated}");
     }
+}
+
+#[test]
+fn a_deadline_that_passes_while_another_node_is_heard_is_still_due() {
+    let mut cluster =
+        Cluster::new(Time::ZERO, Timing { failure_timeout: Duration::from_secs(1) }, Vec::new());
+    let at = |millis| Time::ZERO + Duration::from_millis(millis);
+    let mut out = Vec::new();
+    for n in [1, 2] {
+        let registration = Registration {
+            node: node(n),
+            incarnation: Incarnation(1),
+            address: format!("n{n}:1"),
+            placement: Placement::Tail,
+            replicas: Vec::new(),
+        };
+        cluster.step(at(1_000), Input::Registered { stream: StreamId(n as u64), registration }, &mut out);
+    }
+    cluster.step(at(1_100), Input::Tick, &mut out);
+    // Node 1 is heard at the very moment at which the silence of node 2 is to be judged, and a little later.
+    for millis in [1_400, 1_800, 2_000, 2_001] {
+        let beat = Input::Heartbeat { stream: StreamId(1), replicas: Vec::new(), suspicions: Vec::new() };
+        cluster.step(at(millis), beat, &mut out);
+    }
+    let due = cluster.next_deadline().expect("something is due");
+    assert!(due <= at(2_001), "the silence of node 2 would be judged at {due:?}, if at all");
+    cluster.step(at(2_001), Input::Tick, &mut out);
+    assert!(cluster.next_deadline().is_some_and(|due| due > at(2_001)), "a tick leaves nothing due");
 }

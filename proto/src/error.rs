@@ -178,8 +178,9 @@ impl CallError {
             return error;
         }
         let kind = match status.code() {
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => ErrorKind::Invalid,
-            Code::ResourceExhausted => ErrorKind::ResourceExhausted,
+            Code::InvalidArgument | Code::Unimplemented => ErrorKind::Invalid,
+            // A message above the limit, seen before anybody acted on it. (RESOURCE_EXHAUSTED may be a dying connection.)
+            Code::OutOfRange => ErrorKind::ResourceExhausted,
             _ => ErrorKind::OutcomeUnknown,
         };
         Self::new(kind, format!("{:?}: {}", status.code(), status.message()))

@@ -307,7 +307,17 @@ mod tests {
         (0..10).for_each(|_| bench.leave.send(Ok(())).unwrap());
         bench.writer.close();
         assert_eq!(bench.done.1.try_iter().count(), 10);
-        bench.submit(99);
+        let held = Arc::new(());
+        let done = Box::new({
+            let held = Arc::clone(&held);
+            move || drop(held)
+        });
+        bench.writer.submit(
+            &bench.chain,
+            StoreWrite { commit: Some(Seq(99)), ..StoreWrite::default() },
+            done,
+        );
+        assert_eq!(Arc::strong_count(&held), 1, "what comes after the close is kept");
         assert_eq!(bench.chain.meta().unwrap().commit, Seq(9));
     }
 

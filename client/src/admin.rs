@@ -40,20 +40,26 @@ impl Client {
     async fn order(&self, order: &Order, options: &Options) -> Result<Epoch, Error> {
         let until = self.begin(options)?;
         let mut connected = false;
-        let mut message = String::new();
+        let (mut message, mut hint) = (String::new(), String::new());
         for address in &self.shared.seeds {
             let failure = match give(&self.shared, order, address, until).await {
                 Ok(epoch) => return Ok(epoch),
                 Err(failure) => failure,
             };
+            // A node: its words count only if no coordinator has any.
+            if failure.unserved {
+                hint = failure.error.message.clone();
+                continue;
+            }
             connected |= failure.connected;
-            message = failure.error.message.clone();
+            message.clone_from(&failure.error.message);
             match failure.error.kind {
                 ErrorKind::Unavailable | ErrorKind::NotHead => {}
                 ErrorKind::OutcomeUnknown => return Err(Error::Unclear { message }),
                 _ => return Err((*failure.error).into()),
             }
         }
+        let message = if message.is_empty() { hint } else { message };
         Err(if connected { Error::Unavailable { message } } else { Error::Unreachable { message } })
     }
 }

@@ -17,31 +17,33 @@ pub(crate) struct Failure {
     pub(crate) target: Option<String>,
     /// Whether a connection was made. Without one, nothing was sent.
     pub(crate) connected: bool,
+    /// The other side does not serve such calls at all.
+    pub(crate) unserved: bool,
 }
 
 impl Failure {
     /// No connection could be made.
     pub(crate) fn not_connected(target: &str, reason: impl std::fmt::Display) -> Self {
         let error = CallError::unavailable(format!("cannot connect to {target}: {reason}"));
-        Self { error: Box::new(error), target: Some(target.to_owned()), connected: false }
+        Self { error: Box::new(error), target: Some(target.to_owned()), connected: false, unserved: false }
     }
 
     /// Nowhere to send the request to.
     pub(crate) fn no_route(reason: impl Into<String>, connected: bool) -> Self {
-        Self { error: Box::new(CallError::unavailable(reason)), target: None, connected }
+        Self { error: Box::new(CallError::unavailable(reason)), target: None, connected, unserved: false }
     }
 
     /// Sent, and no answer came.
     pub(crate) fn no_answer(target: &str, reason: &str) -> Self {
         let message = format!("{target}: {reason}");
         let error = CallError::new(ErrorKind::OutcomeUnknown, message);
-        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true }
+        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false }
     }
 
     /// Answered with something that no correct process says.
     pub(crate) fn bad_answer(target: &str, kind: ErrorKind, reason: &str) -> Self {
         let error = CallError::new(kind, format!("{target}: {reason}"));
-        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true }
+        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false }
     }
 
     /// A call to `target` ended with `status`.
@@ -50,15 +52,16 @@ impl Failure {
             return Self::not_connected(target, connect);
         }
         let mut error = CallError::from_status(status);
-        // A status that this side's transport made may have any code: a reset stream becomes ResourceExhausted, for
-        // example. It is no word of the other side's.
+        // A status that this side's transport made may have any code, and is no word of the other side's.
         if status.source().is_some() {
             error = CallError::new(ErrorKind::OutcomeUnknown, error.message);
         }
-        if status.details().is_empty() {
+        let ours = !status.details().is_empty();
+        if !ours {
             error.message = format!("{target}: {}", plain(status));
         }
-        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true }
+        let unserved = !ours && status.code() == Code::Unimplemented && status.source().is_none();
+        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved }
     }
 }
 
@@ -122,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_code_that_the_own_transport_made_proves_nothing() {
-        let mut status = Status::resource_exhausted("enhance your calm");
+        let mut status = Status::out_of_range("too large");
         assert_eq!(Failure::from_status("n1:1", &status).error.kind, ErrorKind::ResourceExhausted);
         status.set_source(std::sync::Arc::new(Outer(refused())));
         assert_eq!(Failure::from_status("n1:1", &status).error.kind, ErrorKind::OutcomeUnknown);

@@ -28,6 +28,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often in a row a call follows a new route at once, before it pauses all the same.
 const AT_ONCE_MAX: u32 = 3;
+/// A write of which nothing is uncertain is not sent once more with less time than this: an answer that comes too late
+/// would make it uncertain.
+const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 /// How many nodes a read tries that all say that they have too much to do.
 const REFUSALS_MAX: u32 = 3;
 
@@ -107,7 +110,8 @@ impl Retries {
             kind => kind.is_retryable(),
         };
         let after = self.pause(new_route, random);
-        if worthwhile && after < left {
+        let least = if self.request.is_some() && !self.uncertain { ATTEMPT_MIN } else { Duration::ZERO };
+        if worthwhile && after + least < left {
             return Next::Retry { after };
         }
         Next::GiveUp(self.verdict(failure))
@@ -162,7 +166,7 @@ mod tests {
     fn failure(kind: ErrorKind) -> Failure {
         let mut error = CallError::new(kind, "because");
         error.observed_version = Version(4);
-        Failure { error: Box::new(error), target: None, connected: true }
+        Failure { error: Box::new(error), target: None, connected: true, unserved: false }
     }
 
     fn refused() -> Failure {
@@ -227,6 +231,15 @@ mod tests {
         history.on_failure(failure(ErrorKind::NotHead), false, LONG, 0.0);
         let end = history.on_failure(refused(), false, Duration::ZERO, 0.0);
         assert!(matches!(end, Next::GiveUp(Error::Unavailable { .. })), "{end:?}");
+    }
+
+    #[test]
+    fn what_is_certain_is_not_risked_at_the_last_moment() {
+        let soon = ATTEMPT_MIN;
+        let end = write().on_failure(failure(ErrorKind::Unavailable), false, soon, 0.0);
+        assert!(matches!(end, Next::GiveUp(Error::Unavailable { .. })), "{end:?}");
+        assert!(retries(&write().on_failure(failure(ErrorKind::OutcomeUnknown), false, soon, 0.0)));
+        assert!(retries(&Retries::of_read().on_failure(failure(ErrorKind::Unavailable), false, soon, 0.0)));
     }
 
     #[test]

@@ -27,8 +27,8 @@ impl Session {
 
     /// The options of a read: by the node that is named, if one is.
     pub(crate) fn of_read(&self, globals: &Globals) -> Options {
-        match &globals.at_node {
-            Some(node) => self.options.clone().node(node.as_str()),
+        match globals.at_node.as_deref().filter(|node| !node.is_empty()) {
+            Some(node) => self.options.clone().node(node),
             None => self.options.clone(),
         }
     }
@@ -36,8 +36,9 @@ impl Session {
 
 /// Where to start from: the coordinators, then the node.
 fn starts(globals: &Globals) -> Vec<String> {
-    let mut starts = globals.coordinators.clone();
-    starts.extend(globals.at_node.clone());
+    let given = globals.coordinators.iter().chain(&globals.at_node);
+    // A variable of the environment may be set and empty.
+    let mut starts: Vec<String> = given.filter(|address| !address.is_empty()).cloned().collect();
     if starts.is_empty() {
         starts.push(COORDINATOR_DEFAULT.to_owned());
     }

@@ -122,16 +122,20 @@ impl Process {
     pub(super) async fn ended(&mut self) -> String {
         let status = self.child.wait().await;
         self.running = false;
-        // Its last lines may still be in the pipe, whose end the reader sees a moment later.
+        self.drain().await;
+        self.last_words(&match status {
+            Ok(status) => describe(status),
+            Err(error) => format!("is lost: {error}"),
+        })
+    }
+
+    /// Waits for the last lines of a child that has ended: they may still be in the pipe.
+    async fn drain(&mut self) {
         if let Some(reader) = &mut self.reader
             && timeout(LAST_WORDS_TIMEOUT, reader).await.is_ok()
         {
             self.reader = None;
         }
-        self.last_words(&match status {
-            Ok(status) => describe(status),
-            Err(error) => format!("is lost: {error}"),
-        })
     }
 
     fn last_words(&self, what: &str) -> String {
@@ -149,7 +153,7 @@ impl Process {
             eprintln!("{}: {error:#}", self.name);
         }
         match timeout(STOP_TIMEOUT, self.child.wait()).await {
-            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) if status.success() => self.drain().await,
             Ok(Ok(_)) => eprintln!("{}", self.ended().await),
             Ok(Err(error)) => eprintln!("{} is lost: {error}", self.name),
             Err(_) => {

@@ -66,6 +66,16 @@ impl Replica {
         }
     }
 
+    /// Whoever pings in this epoch has installed it and can promise in it: so no lease waits for the next round of pings.
+    fn ping_back(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        let is_held = self.leases.received.get(&node).is_some_and(|until| *until > now);
+        if let Some(view) = self.view.as_ref().filter(|_| !is_held)
+            && let Some(address) = view.address(node)
+        {
+            out.push(Output::Ping { to: vec![(node, address.to_owned())], epoch: view.epoch });
+        }
+    }
+
     pub(super) fn others(&self, view: &View) -> Vec<(NodeId, String)> {
         let others = view.members.iter().filter(|member| member.node != self.node);
         others.map(|member| (member.node, member.address.clone())).collect()
@@ -85,6 +95,7 @@ impl Replica {
         if may_promise {
             let until = now + self.config.promise();
             self.leases.promise(from, until);
+            self.ping_back(now, from, out);
         }
         let refused = if may_promise { None } else { Some(self.epoch()) };
         out.push(Output::Promise { ticket, refused });

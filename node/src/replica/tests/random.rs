@@ -398,7 +398,7 @@ impl Run {
             return;
         }
         let index = self.rng.random_range(0..self.planned.len());
-        if self.planned[index].is_paused && self.rng.random_bool(0.95) {
+        if self.planned[index].is_paused && self.rng.random_bool(0.99) {
             return;
         }
         let PendingRead { node, operation, position, permit, .. } = self.planned.swap_remove(index);

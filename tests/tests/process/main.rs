@@ -3,9 +3,16 @@
 //! One cluster at a time: every test takes its [`support::turn`] first, since times are judged. How many rounds a test
 //! makes is set by `CRAQ_TEST_ROUNDS`; lines that begin with `figure:` are measured (`--nocapture` shows them).
 
+mod command_line;
 mod coordinator;
+mod disk;
 mod kills;
+mod limits;
+mod membership;
+mod partitions;
 mod pauses;
+mod regressions;
 mod restarts;
 mod stops;
 mod support;
+mod transfer;

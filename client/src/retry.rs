@@ -57,6 +57,8 @@ pub(crate) struct Retries {
     refusals: u32,
     uncertain: bool,
     connected: bool,
+    /// The last replica's message whose value did not match its checksum.
+    corrupt: Option<String>,
 }
 
 impl Retries {
@@ -72,7 +74,16 @@ impl Retries {
     }
 
     fn new(request: Option<RequestToken>) -> Self {
-        Self { request, attempts: 0, at_once: 0, pauses: 0, refusals: 0, uncertain: false, connected: false }
+        Self {
+            request,
+            attempts: 0,
+            at_once: 0,
+            pauses: 0,
+            refusals: 0,
+            uncertain: false,
+            connected: false,
+            corrupt: None,
+        }
     }
 
     /// Whether the request may have been applied already, so that the next attempt is a repeat.
@@ -97,6 +108,9 @@ impl Retries {
         self.attempts += 1;
         self.connected |= failure.connected;
         let kind = failure.error.kind;
+        if kind == ErrorKind::Corrupt {
+            self.corrupt = Some(failure.error.message.clone());
+        }
         if self.request.is_some() && !kind.is_certain() {
             self.uncertain = true;
         }
@@ -140,6 +154,10 @@ impl Retries {
             return Error::OutcomeUnknown { request: request.repeated(), message };
         }
         match Error::from(*failure.error) {
+            // That a value is damaged says more than that the last replica did not answer in time.
+            Error::Unavailable { .. } if let Some(corrupt) = &self.corrupt => {
+                Error::Corrupt { message: corrupt.clone() }
+            }
             Error::Unavailable { .. } if !self.connected => Error::Unreachable { message },
             Error::Unavailable { .. } => Error::Unavailable { message },
             other => other,
@@ -260,14 +278,20 @@ mod tests {
     #[test]
     fn a_read_is_never_uncertain() {
         let mut history = Retries::of_read();
-        for kind in
-            [ErrorKind::OutcomeUnknown, ErrorKind::Unavailable, ErrorKind::WrongEpoch, ErrorKind::Corrupt]
-        {
+        for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Unavailable, ErrorKind::WrongEpoch] {
             assert!(retries(&history.on_failure(failure(kind), false, LONG, 0.0)), "{kind:?}");
         }
         let end = history.on_failure(failure(ErrorKind::OutcomeUnknown), false, Duration::ZERO, 0.0);
         assert!(matches!(end, Next::GiveUp(Error::Unavailable { .. })), "{end:?}");
         let end = Retries::of_read().on_failure(failure(ErrorKind::Corrupt), false, Duration::ZERO, 0.0);
+        assert!(matches!(end, Next::GiveUp(Error::Corrupt { .. })), "{end:?}");
+    }
+
+    #[test]
+    fn a_damaged_value_is_told_of_whatever_came_after() {
+        let mut history = Retries::of_read();
+        history.on_failure(failure(ErrorKind::Corrupt), false, LONG, 0.0);
+        let end = history.on_failure(failure(ErrorKind::OutcomeUnknown), false, Duration::ZERO, 0.0);
         assert!(matches!(end, Next::GiveUp(Error::Corrupt { .. })), "{end:?}");
     }
 

@@ -78,7 +78,8 @@ async fn the_walk_through_of_go_craq_works_with_its_own_flags() {
     let mut nodes = vec![];
     for number in 0..3 {
         let (address, file) = (port(), dir.path().join(format!("{number}.db")).display().to_string());
-        let child = start("node", &all.node, &["-a", &address, "-p", &address, "-c", &coordinator, "-f", &file]);
+        let child =
+            start("node", &all.node, &["-a", &address, "-p", &address, "-c", &coordinator, "-f", &file]);
         nodes.push((address, child));
         let reached = format!("localhost{coordinator}");
         wait_for("the chain", PATIENCE, async || {
@@ -88,7 +89,10 @@ async fn the_walk_through_of_go_craq_works_with_its_own_flags() {
         })
         .await;
     }
-    assert_eq!(stdout(&craq(&["-c", &coordinator, "-n", &nodes[0].0, "write", "hello", "world"])), "OK version=1\n");
+    assert_eq!(
+        stdout(&craq(&["-c", &coordinator, "-n", &nodes[0].0, "write", "hello", "world"])),
+        "OK version=1\n"
+    );
     for (address, _) in &nodes {
         assert_eq!(stdout(&craq(&["-c", &coordinator, "-n", address, "read", "hello"])), "world\n");
     }
@@ -125,7 +129,8 @@ async fn unknown_and_repeated(cluster: &mut Cluster) {
     cluster.node(tail).resume();
     assert_eq!(refused(&unknown), 4, "outcome unknown: {unknown:?}");
     let text = String::from_utf8(unknown.stderr).unwrap();
-    let id = text.split("--request-id ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an id");
+    let id =
+        text.split("--request-id ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an id");
     for _ in 0..2 {
         assert_eq!(stdout(&at(cluster, &["write", "u", "once", "--request-id", id])), "OK version=1\n");
     }
@@ -145,7 +150,10 @@ async fn the_status_names_every_member_and_its_role() {
     let roles: Vec<_> = members.iter().map(|member| member["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["head", "middle", "tail"]);
     for member in members {
-        assert!(member["in_sync"] == true && member["alive"] == true && member["commit"].is_u64(), "{member}");
+        assert!(
+            member["in_sync"] == true && member["alive"] == true && member["commit"].is_u64(),
+            "{member}"
+        );
         assert!(member["node"].as_str().unwrap().parse::<uuid::Uuid>().is_ok(), "{member}");
     }
     let order = cluster.whole().await;

@@ -13,7 +13,9 @@ use craq_tests::{
     proxy::{Proxy, State},
 };
 
-use crate::support::{Figures, cluster, figure, load_as, longest_gap, number, progress, rounds, turn, verdict};
+use crate::support::{
+    Figures, cluster, figure, load_as, longest_gap, number, progress, rounds, turn, verdict,
+};
 
 /// The coordinator's host; node `n` is on host `n + 2`.
 const COORDINATOR: u32 = 1;
@@ -39,7 +41,8 @@ async fn on_hosts() -> Option<(Network, Cluster)> {
         }
     };
     let coordinator = format!("{}:1234", network.address(COORDINATOR));
-    let places: Vec<_> = (0..3).map(|node| (network.address(host(node)), network.prefix(host(node)))).collect();
+    let places: Vec<_> =
+        (0..3).map(|node| (network.address(host(node)), network.prefix(host(node)))).collect();
     let place = move |index: usize, spec: &mut NodeSpec| {
         let (address, prefix) = &places[index];
         spec.listen = format!("{address}:1235");

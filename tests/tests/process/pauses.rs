@@ -38,7 +38,8 @@ async fn paused(role: Role) {
         cluster.node(victim).resume();
         cluster.whole().await;
         progress(&load, 30).await;
-        let client_of_victim = |client: u32| client >= 200 && (client - 200) / 4 == u32::try_from(victim).unwrap();
+        let client_of_victim =
+            |client: u32| client >= 200 && (client - 200) / 4 == u32::try_from(victim).unwrap();
         let asked = load.recorder.count(|op| {
             op.call == Call::Read && client_of_victim(op.client) && op.invoked < awake && op.returned > awake
         });

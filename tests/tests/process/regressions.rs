@@ -152,9 +152,10 @@ async fn a_write_that_a_dead_middle_had_swallowed_is_made_once() {
     let order = cluster.whole().await;
     cluster.node(order[2]).pause();
     let writer = client.clone();
-    let write = tokio::spawn(async move {
-        writer.write_with("k", "swallowed", &Options::new().timeout(PATIENCE)).await
-    });
+    let write =
+        tokio::spawn(
+            async move { writer.write_with("k", "swallowed", &Options::new().timeout(PATIENCE)).await },
+        );
     let address = cluster.address(order[1]);
     craq_tests::process::wait::wait_for("the write at the second node", PATIENCE, async || {
         let replica = ask::replica(&address).await?;
@@ -184,7 +185,8 @@ async fn a_tail_that_dies_with_a_thousand_writes_under_way_loses_none() {
         let client = client.clone();
         let key = format!("key-{}", number % 10);
         writes.spawn(async move {
-            let written = client.write_with(key.clone(), number.to_string(), &Options::new().timeout(PATIENCE));
+            let options = Options::new().timeout(PATIENCE);
+            let written = client.write_with(key.clone(), number.to_string(), &options);
             (key, written.await.unwrap().version.0, number)
         });
     }
@@ -210,7 +212,11 @@ async fn a_tail_that_dies_with_a_thousand_writes_under_way_loses_none() {
             assert!(made.iter().map(|(version, _)| *version).eq(1..=100), "{key}: {made:?}");
             let (version, value) = &contents[key];
             let last = made.last().unwrap();
-            assert_eq!((*version, value.as_deref()), (100, Some(last.1.to_string().as_bytes())), "{node} {key}");
+            assert_eq!(
+                (*version, value.as_deref()),
+                (100, Some(last.1.to_string().as_bytes())),
+                "{node} {key}"
+            );
         }
     }
 }
@@ -221,7 +227,7 @@ async fn a_joining_node_answers_truly_or_not_at_all() {
     let _turn = turn().await;
     let mut cluster = cluster().nodes(2).start().await;
     let client = cluster.client().await;
-    let writes = (0..500).map(|n| client.write(format!("key-{n}"), vec![b'v'; 2_000]));
+    let writes = (0..500).map(|n| client.write(format!("key-{n}"), vec![b'v'; 20_000]));
     try_join_all(writes).await.unwrap();
     let spec = cluster.new_spec();
     let address = spec.public.clone();

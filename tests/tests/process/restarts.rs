@@ -80,7 +80,10 @@ async fn the_node_with_the_oldest_data_does_not_lead_when_it_comes_back_first() 
         let read = client.read_with("k", &Options::new().node(cluster.address(node))).await.unwrap();
         let value = read.value.expect("the key exists");
         // The refused write was sent to a chain that could not take it; had its outcome been unknown, it might show.
-        assert!(value == "new" || matches!(write, Err(craq_client::Error::OutcomeUnknown { .. })), "{value:?}");
+        assert!(
+            value == "new" || matches!(write, Err(craq_client::Error::OutcomeUnknown { .. })),
+            "{value:?}"
+        );
     }
 }
 

@@ -9,7 +9,9 @@ use craq_tests::{
     process::{Cluster, PATIENCE},
 };
 
-use crate::support::{Figures, cluster, figure, load, longest_gap, progress, rounds, some_time, turn, verdict};
+use crate::support::{
+    Figures, cluster, figure, load, longest_gap, progress, rounds, some_time, turn, verdict,
+};
 
 async fn stop(cluster: &mut Cluster, node: usize) {
     cluster.node(node).terminate();
@@ -84,7 +86,10 @@ async fn all_processes_can_be_restarted_one_after_another_without_a_failed_call(
     }
     let to = load.recorder.now();
     let (ops, counts) = verdict(&mut cluster, load).await;
-    figure("rolling restart, longest time without an acknowledged write", format!("{:?}", longest_gap(&ops, from, to)));
+    figure(
+        "rolling restart, longest time without an acknowledged write",
+        format!("{:?}", longest_gap(&ops, from, to)),
+    );
     figure("rolling restart, history", counts);
     none_failed(&ops);
 }

@@ -19,8 +19,10 @@ fn keys() -> usize {
 
 /// Writes these keys, many at a time.
 async fn fill(client: &Client, keys: impl Iterator<Item = usize>, value_bytes: usize) {
-    let writes = stream::iter(keys.map(|key| client.write(format!("filled-{key:08}"), vec![b'x'; value_bytes])));
-    let done: Vec<_> = writes.buffer_unordered(CALLS).try_collect().await.expect("a write of a healthy chain");
+    let writes =
+        stream::iter(keys.map(|key| client.write(format!("filled-{key:08}"), vec![b'x'; value_bytes])));
+    let done: Vec<_> =
+        writes.buffer_unordered(CALLS).try_collect().await.expect("a write of a healthy chain");
     drop(done);
 }
 

@@ -32,7 +32,7 @@ fn cut_time() -> Duration {
 }
 
 /// Three nodes and the coordinator, each on a host of its own; nothing if this machine can't.
-async fn on_hosts() -> Option<(Network, Cluster)> {
+async fn on_hosts(flags: &[&str]) -> Option<(Network, Cluster)> {
     let network = match Network::new(4) {
         Ok(network) => network,
         Err(why) => {
@@ -49,7 +49,8 @@ async fn on_hosts() -> Option<(Network, Cluster)> {
         spec.public.clone_from(&spec.listen);
         spec.prefix.clone_from(prefix);
     };
-    let builder = cluster().coordinator_at(&coordinator, network.prefix(COORDINATOR)).each(place);
+    let builder =
+        cluster().node_flags(flags).coordinator_at(&coordinator, network.prefix(COORDINATOR)).each(place);
     let cluster = builder.start().await;
     Some((network, cluster))
 }
@@ -57,7 +58,7 @@ async fn on_hosts() -> Option<(Network, Cluster)> {
 /// Cuts, waits, heals, for the node in this place, under load; all must be whole and right again in the end.
 async fn cut(what: &str, role: Role, cut: impl Fn(&Network, usize)) {
     let _turn = turn().await;
-    let Some((network, mut cluster)) = on_hosts().await else { return };
+    let Some((network, mut cluster)) = on_hosts(&[]).await else { return };
     let plan = Plan { pinned_timeout: Duration::from_secs(1), ..Plan::default() };
     let load = load_as(&cluster, plan).await;
     let mut gaps = Figures::default();
@@ -85,6 +86,37 @@ async fn next_write(load: &Load, from: Duration) {
         load.recorder.first_ack_of_new_write(from).ok_or_else(|| "none yet".to_owned())
     })
     .await;
+}
+
+/// A lease that is longer than the failure timeout: the chain has changed long before it runs out. The node that was left
+/// alone may answer meanwhile, and so the others must not write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_chain_waits_for_the_lease_of_a_member_that_was_left_alone() {
+    let _turn = turn().await;
+    let lease = Duration::from_secs(4);
+    let Some((network, mut cluster)) = on_hosts(&["--lease", "4s"]).await else { return };
+    let pinned = cluster.addresses().into_iter().flat_map(|address| vec![address; 3]).collect();
+    let plan = Plan { pinned, writers: 5, own_keys: 1, shared_keys: 2, ..Plan::default() };
+    let load = load_as(&cluster, plan).await;
+    progress(&load, 30).await;
+    let victim = cluster.at(Role::Middle).await;
+    from_processes(&network, victim);
+    let from = load.recorder.now();
+    tokio::time::sleep(lease + cut_time()).await;
+    progress(&load, 10).await;
+    let to = load.recorder.now();
+    network.heal();
+    let (ops, counts) = verdict(&mut cluster, load).await;
+    let of_victim = |op: &&Op| is_pinned(op) && (op.client - 200) / 3 == u32::try_from(victim).unwrap();
+    let answered: Vec<_> =
+        ops.iter().filter(of_victim).filter(|op| op.is_ok() && op.invoked > from).collect();
+    let under_lease = answered.iter().filter(|op| op.returned < from + lease).count();
+    figure("left alone with a lease of 4 s: answers under it", under_lease);
+    figure("left alone with a lease of 4 s: the others wrote nothing for", {
+        format!("{:?}", longest_gap(&ops, from, to))
+    });
+    figure("left alone with a lease of 4 s, history", counts);
+    assert!(under_lease > 50, "a member may answer as long as its lease holds: {under_lease}");
 }
 
 fn failed(ops: &[Op]) -> usize {

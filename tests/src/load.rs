@@ -111,6 +111,21 @@ impl Load {
         Self { recorder, stop, tasks }
     }
 
+    /// Sends so many reads at once to one node and takes down what it answers, whenever that is.
+    pub fn burst(&mut self, client: &Client, plan: &Plan, address: &str, reads: usize) {
+        let keys = plan.keys();
+        for number in 0..reads {
+            let (client, recorder, key) =
+                (client.clone(), self.recorder.clone(), keys[number % keys.len()].clone());
+            let options = Options::new().timeout(plan.timeout).node(address);
+            self.tasks.spawn(async move {
+                let pending = recorder.invoke(BURST_CLIENT, &key, Call::Read);
+                let result = client.read_with(key, &options).await;
+                recorder.read(pending, &result);
+            });
+        }
+    }
+
     /// Lets the calls that are under way end, and brings the history.
     pub async fn stop(mut self) -> Vec<Op> {
         self.stop.store(true, Ordering::Relaxed);
@@ -120,6 +135,9 @@ impl Load {
         self.recorder.ops()
     }
 }
+
+/// The client of all reads of a burst.
+pub const BURST_CLIENT: u32 = 999;
 
 /// Whether an operation is of a reader that is bound to a node, and fails with it.
 #[must_use]

@@ -15,6 +15,9 @@ fn pause() -> Duration {
     Duration::from_millis(number("CRAQ_TEST_PAUSE_MS", 2_500) as u64)
 }
 
+/// Reads that wait for the sleeper when it wakes, besides those of the bound clients.
+const BURST: usize = 100;
+
 /// Stops the node in this place, lets the others go on without it, and wakes it, while clients that are bound to it
 /// keep asking it.
 async fn paused(role: Role) {
@@ -24,7 +27,9 @@ async fn paused(role: Role) {
     // Their calls wait in the sleeper's sockets and are answered when it wakes.
     let pinned_timeout = pause() * 2;
     let pinned = addresses.iter().flat_map(|address| vec![address.clone(); 4]).collect();
-    let load = load_as(&cluster, Plan { pinned, pinned_timeout, ..Plan::default() }).await;
+    let plan = Plan { pinned, pinned_timeout, ..Plan::default() };
+    let mut load = load_as(&cluster, plan.clone()).await;
+    let client = cluster.client().await;
     for _ in 0..rounds().div_ceil(2) {
         progress(&load, 30).await;
         some_time(Duration::from_millis(300)).await;
@@ -35,6 +40,9 @@ async fn paused(role: Role) {
         let awake = load.recorder.now();
         let elsewhere = load.recorder.count(|op| op.is_write() && op.is_ok() && op.invoked > asleep);
         assert!(elsewhere >= 10, "the others went on with {elsewhere} writes only");
+        // Asked after the others have gone on, and answered before the sleeper can have heard of it.
+        load.burst(&client, &plan, &addresses[victim], BURST);
+        tokio::time::sleep(Duration::from_millis(100)).await;
         cluster.node(victim).resume();
         cluster.whole().await;
         progress(&load, 30).await;

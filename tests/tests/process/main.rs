@@ -2,6 +2,11 @@
 //!
 //! One cluster at a time: every test takes its [`support::turn`] first, since times are judged. How many rounds a test
 //! makes is set by `CRAQ_TEST_ROUNDS`; lines that begin with `figure:` are measured (`--nocapture` shows them).
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by a panic, and helpers outside of a test function are tests too"
+)]
 
 mod command_line;
 mod coordinator;

@@ -1,4 +1,5 @@
 //! Who makes up a chain, and what follows from it. Derived facts are methods, never stored flags.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
 

@@ -96,7 +96,8 @@ async fn a_new_chain_waits_for_the_lease_of_a_member_that_was_left_alone() {
     let lease = Duration::from_secs(4);
     let Some((network, mut cluster)) = on_hosts(&["--lease", "4s"]).await else { return };
     let pinned = cluster.addresses().into_iter().flat_map(|address| vec![address; 3]).collect();
-    let plan = Plan { pinned, writers: 5, own_keys: 1, shared_keys: 2, ..Plan::default() };
+    // More keys than writers: some stay clean, and are answered.
+    let plan = Plan { pinned, writers: 4, own_keys: 4, shared_keys: 2, ..Plan::default() };
     let load = load_as(&cluster, plan).await;
     progress(&load, 30).await;
     let victim = cluster.at(Role::Middle).await;
@@ -116,7 +117,7 @@ async fn a_new_chain_waits_for_the_lease_of_a_member_that_was_left_alone() {
         format!("{:?}", longest_gap(&ops, from, to))
     });
     figure("left alone with a lease of 4 s, history", counts);
-    assert!(under_lease > 50, "a member may answer as long as its lease holds: {under_lease}");
+    assert!(under_lease > 10, "a member may answer as long as its lease holds: {under_lease}");
 }
 
 fn failed(ops: &[Op]) -> usize {

@@ -145,6 +145,7 @@ mod tests {
             epoch: Epoch(epoch),
             members: members.iter().map(member).collect(),
             learners: vec![],
+            rebuilt_in: Epoch::ZERO,
             reason: String::new(),
         }
     }

@@ -32,6 +32,7 @@ fn view(chain: &str, epoch: u64, author: u128) -> View {
         epoch: Epoch(epoch),
         members: vec![member],
         learners: Vec::new(),
+        rebuilt_in: Epoch::ZERO,
         reason: format!("by {author}"),
     }
 }

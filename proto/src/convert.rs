@@ -181,6 +181,7 @@ impl TryFrom<wire::View> for View {
             members: members.collect::<Result<_, Malformed>>()?,
             learners: learners.collect::<Result<_, Malformed>>()?,
             reason: view.reason,
+            rebuilt_in: Epoch(view.rebuilt_in),
         })
     }
 }
@@ -205,6 +206,7 @@ impl From<&View> for wire::View {
             members: view.members.iter().map(member).collect(),
             learners: view.learners.iter().map(learner).collect(),
             reason: view.reason.clone(),
+            rebuilt_in: view.rebuilt_in.0,
         }
     }
 }

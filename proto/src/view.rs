@@ -46,6 +46,10 @@ pub struct View {
     pub learners: Vec<Learner>,
     /// Why this epoch was made, in words.
     pub reason: String,
+    /// The epoch in which an operator went on with less than may have been committed; zero: never. A replica that had not
+    /// been told of it starts from nothing: what it holds may be of the history that was given up.
+    #[serde(default)]
+    pub rebuilt_in: Epoch,
 }
 
 /// A replica's place in its chain.
@@ -206,6 +210,7 @@ mod tests {
             members: members.iter().map(member).collect(),
             learners: learners.iter().map(learner).collect(),
             reason: String::new(),
+            rebuilt_in: Epoch::ZERO,
         }
     }
 

@@ -97,6 +97,7 @@ pub fn view(epoch: u64) -> StoredView {
         epoch: Epoch(epoch),
         members: vec![member],
         learners: Vec::new(),
+        rebuilt_in: Epoch::ZERO,
         reason: format!("epoch {epoch}"),
     };
     StoredView { view, bound: vec![NodeId(uuid(0x0de, 2))] }

@@ -183,6 +183,7 @@ pub(crate) fn chain(epoch: u64, nodes: &[&Fake]) -> wire::View {
         members: nodes.iter().map(member).collect(),
         learners: vec![],
         reason: "as the test wants".into(),
+        rebuilt_in: 0,
     };
     nodes.iter().for_each(|node| node.tells(&view));
     view

@@ -24,6 +24,8 @@ pub fn legal_successor(old: &View, new: &View, authority: Authority) -> Result<(
         let grows = new.incarnation(node) >= old.incarnation(node);
         check(grows, &format!("the incarnation of {node} goes back"))?;
     }
+    let rebuilt_in = if authority == Authority::DataLossAccepted { new.epoch } else { old.rebuilt_in };
+    check(new.rebuilt_in == rebuilt_in, "it does not say when the chain was last rebuilt")?;
     if authority == Authority::DataLossAccepted {
         return Ok(());
     }

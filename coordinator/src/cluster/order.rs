@@ -49,6 +49,8 @@ pub(super) fn remove(
             ))
         })?;
         draft.transitions.push(Transition::DataLossAccepted { node: name, head });
+        // Whoever was not told of this epoch may hold what the new head lacks: it starts from nothing.
+        draft.view.rebuilt_in = view.epoch.next();
     }
     draft.mend(facts);
     draft.finish().ok_or_else(|| Refusal::Invalid("nothing changes".to_owned()))

@@ -122,6 +122,7 @@ impl Cluster {
             epoch: Epoch(1),
             members: vec![member],
             learners: Vec::new(),
+            rebuilt_in: Epoch::ZERO,
             reason: reason(&transitions),
         };
         out.push(Output::Persist(view.clone()));

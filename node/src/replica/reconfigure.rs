@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use craq_proto::{CallError, Role, Time, View};
+use craq_proto::{CallError, Epoch, Role, Time, View};
 
 use super::{
     Replica,
@@ -19,6 +19,7 @@ impl Replica {
             return;
         }
         let was_member = self.role().is_member();
+        let starts_over = self.is_of_given_up_history(&view);
         let old = self.view.replace(Arc::new(view.clone()));
         self.close_links(out);
         self.view_durable = false;
@@ -31,7 +32,12 @@ impl Replica {
         let changed = CallError::unavailable(format!("the chain changed to epoch {}", view.epoch));
         self.questions.refuse_all(&changed.with_view(Some(view.clone())), out);
         let epoch = view.epoch;
-        let write = StoreWrite { view: Some(StoredView { view, bound }), ..StoreWrite::default() };
+        if starts_over {
+            self.give_up_waiters("an operator went on without what this node holds", out);
+            self.start_from_nothing();
+        }
+        let view = Some(StoredView { view, bound });
+        let write = StoreWrite { wipe: starts_over, view, ..StoreWrite::default() };
         self.persist(write, Pending::View { epoch }, out);
 
         let role = self.role();
@@ -48,6 +54,13 @@ impl Replica {
             out.push(Output::Release { to: self.others(&old), epoch });
         }
         self.publish();
+    }
+
+    /// An operator has accepted the loss of what the last in-sync member alone held, and this replica was not told of that
+    /// epoch: what it holds as committed may differ from what the chain has committed since.
+    fn is_of_given_up_history(&self, view: &View) -> bool {
+        let leads_on = view.member(self.node).is_some_and(|member| member.in_sync);
+        view.rebuilt_in > self.epoch() && self.epoch() > Epoch::ZERO && !leads_on
     }
 
     /// protocol.md 4: what is not known to be committed is brought again by the chain, or was never committed.

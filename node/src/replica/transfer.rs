@@ -199,7 +199,7 @@ impl Replica {
         self.persist(write, Pending::Rows { rows, through }, out);
     }
 
-    fn start_from_nothing(&mut self) {
+    pub(super) fn start_from_nothing(&mut self) {
         self.versions.clear();
         self.log = Log::at(Seq::ZERO);
         self.commit_known = Seq::ZERO;

@@ -131,6 +131,7 @@ mod tests {
             members: vec![member],
             learners: vec![learner],
             reason: "n2 joins".into(),
+            rebuilt_in: Epoch::ZERO,
         };
         StoredView { view, bound: vec![node(7)] }
     }

@@ -29,6 +29,7 @@ fn view(members: &[(u128, bool)]) -> View {
         epoch: Epoch(7),
         members: members.iter().map(member).collect(),
         learners: Vec::new(),
+        rebuilt_in: Epoch::ZERO,
         reason: "given".to_owned(),
     }
 }

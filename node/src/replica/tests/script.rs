@@ -4,7 +4,7 @@
 //! `UPDATE_SCRIPTS=1 cargo test` writes what came out into the files. Commands:
 //!
 //! - `start a b c`: starts these nodes' processes, on what their disks have.
-//! - `view 2 a b? c +d<c [to a b]`: epoch 2 of members a, b (not in sync) and c, with learner d brought up by c; told to
+//! - `view 2 a b? c +d<c [rebuilt=2] [to a b]`: epoch 2 of members a, b (not in sync) and c, with learner d brought up by c; told to
 //!   all who take part, or to those named.
 //! - `write a k=v [if=N] [id=client:number[:floor]] [born=N] [retry]`, `delete a k`, `read a k`, `page a`, `peek a k` (weak).
 //! - `settle`: everything happens that can without time going on. `deliver a b`: one parcel from a to b. `calls`: all calls
@@ -150,7 +150,9 @@ impl Runner {
         let (who, told) = words.split_at(words.iter().position(|word| *word == "to").unwrap_or(words.len()));
         let incarnation = |world: &World, node: NodeId| world.nodes[&node].incarnation;
         let (mut members, mut learners) = (Vec::new(), Vec::new());
-        for word in &who[1..] {
+        let rebuilt_in = who.iter().find_map(|word| word.strip_prefix("rebuilt="));
+        let rebuilt_in = Epoch(rebuilt_in.map_or(0, |epoch| epoch.parse().unwrap()));
+        for word in who[1..].iter().filter(|word| !word.starts_with("rebuilt=")) {
             let id = node(word.trim_start_matches('+'));
             let (incarnation, address) = (incarnation(&self.world, id), name(id).to_string());
             match word.split_once('<') {
@@ -167,7 +169,7 @@ impl Runner {
             _ => told[1..].iter().map(|word| node(word)).collect(),
         };
         let (chain, epoch) = (ChainId::default_chain(), Epoch(who[0].parse().unwrap()));
-        let view = View { chain, epoch, members, learners, reason: String::new() };
+        let view = View { chain, epoch, members, learners, reason: String::new(), rebuilt_in };
         self.world.newest = Some(view.clone());
         to.into_iter().for_each(|node| self.world.input(node, Input::View(view.clone())));
     }

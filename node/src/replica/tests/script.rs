@@ -11,6 +11,7 @@
 //!   arrive. `persist a`: a's oldest write is done.
 //! - `time 100`: so many milliseconds pass, and timers run. `cut a b`, `heal`: nothing arrives between the two; all does.
 //! - `break a b`: their links break. `crash a`. `forget a 1`: a's disk loses all after sequence 1.
+//! - `permit a`: a read is planned at a. `holds a`: whether it may be answered now.
 //! - `status`: what each replica tells of itself. `quiet`/`loud`: whether orders are shown.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use super::world::{Event, World, name, node_id};
 use crate::replica::{
-    Config, Look,
+    Config, Look, Permit, Reader,
     event::{Change, Condition, Input, Message, Output, Position, Reply, StoreWrite, Write},
 };
 
@@ -53,6 +54,7 @@ struct Runner {
     world: World,
     names: std::collections::BTreeMap<u64, String>,
     loud: bool,
+    permit: Option<Permit>,
 }
 
 impl Runner {
@@ -65,7 +67,7 @@ impl Runner {
             dirty_entries_max: 4,
             ..Config::default()
         };
-        Self { world: World::new(config), names: std::collections::BTreeMap::new(), loud: true }
+        Self { world: World::new(config), names: std::collections::BTreeMap::new(), loud: true, permit: None }
     }
 
     fn run(&mut self, script: &str) -> String {
@@ -121,6 +123,16 @@ impl Runner {
                 broken.into_iter().for_each(|id| self.world.break_wire(id));
             }
             "status" => self.status(),
+            "permit" => self.permit = self.reader(words[1]).permit(self.world.now).ok(),
+            "holds" => {
+                let holds =
+                    self.permit.is_some_and(|permit| self.reader(words[1]).holds(self.world.now, permit));
+                self.say(format!(
+                    "{}: what was planned {} be answered",
+                    words[1],
+                    if holds { "may" } else { "may not" }
+                ));
+            }
             "forget" => {
                 let disk = &mut self.world.nodes.get_mut(&node(words[1])).unwrap().disk;
                 disk.lose_all_after(Seq(words[2].parse().unwrap()));
@@ -240,6 +252,10 @@ impl Runner {
         {
             self.world.run(event);
         }
+    }
+
+    fn reader(&self, name: &str) -> Reader {
+        self.world.replica(node(name)).expect("the node runs").reader()
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId) {

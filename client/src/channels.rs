@@ -16,8 +16,8 @@ use crate::{
 
 /// How long connecting may take, in each attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a silent connection is probed, and how long the answer may take.
-const KEEPALIVE: Duration = Duration::from_secs(2);
+/// How often a silent connection is probed; the answer may take twice as long.
+const KEEPALIVE: Duration = Duration::from_millis(500);
 
 type Slot = Arc<OnceCell<Channel>>;
 
@@ -70,7 +70,7 @@ async fn connect(address: &str) -> Result<Channel, String> {
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_timeout(2 * KEEPALIVE)
         .keep_alive_while_idle(true);
     endpoint.connect().await.map_err(|error| innermost(&error))
 }

@@ -65,7 +65,8 @@ pub struct Config {
     /// Stand at the head, if the node is new.
     #[arg(long, env = "CRAQ_FIRST")]
     pub first: bool,
-    /// A member that cannot be reached for so long is reported to the coordinator.
+    /// The coordinator's failure timeout: a member that cannot be reached for a quarter of it is reported, and the
+    /// coordinator acts when the report has stood for all of it.
     #[arg(long, env = "CRAQ_FAILURE_TIMEOUT", default_value = "1s", value_parser = duration, value_name = "TIME")]
     pub failure_timeout: Duration,
     /// How often the coordinator hears from this node.

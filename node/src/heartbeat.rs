@@ -87,12 +87,12 @@ impl Heartbeat {
     pub(crate) async fn run(self: Arc<Self>) {
         tokio::spawn(Arc::clone(&self).fetch_views());
         let mut wait = BACKOFF_FIRST;
-        let mut is_news = true;
+        let (mut is_news, mut is_foreign) = (true, false);
         loop {
             for address in &self.coordinators {
                 let began = clock::now();
                 let Err(status) = self.converse(address).await else { continue };
-                self.refuse_foreign(address, &status);
+                is_foreign = self.refuse_foreign(address, &status, is_foreign);
                 let reason = peers::reason(&status);
                 if clock::now().since(began) >= REGISTER_TIMEOUT {
                     (wait, is_news) = (BACKOFF_FIRST, true);
@@ -181,8 +181,9 @@ impl Heartbeat {
                 continue;
             }
             for member in view.members.iter().filter(|member| member.node != self.me.node) {
-                let suspected =
-                    self.peers.reach.suspicion(member.node, member.incarnation, self.failure_timeout, now);
+                // Early: the coordinator waits until a suspicion has stood for its own failure timeout.
+                let patience = self.failure_timeout / 4;
+                let suspected = self.peers.reach.suspicion(member.node, member.incarnation, patience, now);
                 let Some(refused) = suspected else { continue };
                 suspicions.push(wire::Suspicion {
                     chain: view.chain.to_string(),
@@ -245,16 +246,18 @@ impl Heartbeat {
     }
 
     /// A node that starts beside a foreign coordinator is misconfigured, and ends. One that was registered and serves
-    /// is not put down by a stranger at its coordinator's address: it says so, and serves on.
-    fn refuse_foreign(&self, address: &str, status: &Status) {
+    /// is not put down by a stranger at its coordinator's address: it says so once, and serves on. Whether it is one.
+    fn refuse_foreign(&self, address: &str, status: &Status, is_said: bool) -> bool {
         let refusal = CallError::from_status(status);
-        let (ErrorKind::WrongCluster, Some(own)) = (refusal.kind, self.me.cluster()) else { return };
+        let (ErrorKind::WrongCluster, Some(own)) = (refusal.kind, self.me.cluster()) else { return false };
         let wrong = NodeError::WrongCluster { own, coordinator: address.to_owned(), theirs: refusal.message };
-        if *self.registered.borrow() {
-            error!("{wrong}");
-        } else {
+        if !*self.registered.borrow() {
             fatal::exit(&wrong);
         }
+        if !is_said {
+            error!("{wrong}");
+        }
+        true
     }
 
     async fn take_views(&self, views: Vec<wire::View>) {

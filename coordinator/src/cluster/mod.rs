@@ -6,7 +6,7 @@
 //! `Persisted`, and only then orders `Publish`. One view of a chain is under way at a time.
 //!
 //! What is judged here is *who is there*: registrations, silence, refused connections, suspicions, flapping. What
-//! follows for a chain is in [`next_view`] (the rules), [`order`] (operators) and [`legal`] (what always holds).
+//! follows for a chain is in [`next_view`] (the rules), `order` (operators) and [`legal`] (what always holds).
 //! Safety rests on none of the times here (protocol.md 7): they decide how soon a chain changes, never whether two
 //! views of one epoch exist.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -2,7 +2,7 @@
 //!
 //! Pure functions. Each makes one step, of one kind, or none; the first that applies wins. Losses and restarts are
 //! [`urgent`] and come at once; all else is [`optional`] and waits until the chain is quiet, so that a chain changes
-//! one step at a time. What an operator orders is in [`super::order`]; what every step must keep is in
+//! one step at a time. What an operator orders is in `order`; what every step must keep is in
 //! [`super::legal`].
 
 use craq_proto::{Learner, Member, NodeId, View};

@@ -48,8 +48,12 @@ pub struct View {
     pub reason: String,
     /// The epoch in which an operator went on with less than may have been committed; zero: never. A replica that had not
     /// been told of it starts from nothing: what it holds may be of the history that was given up.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_never")]
     pub rebuilt_in: Epoch,
+}
+
+fn is_never(epoch: &Epoch) -> bool {
+    *epoch == Epoch::ZERO
 }
 
 /// A replica's place in its chain.

@@ -1,6 +1,10 @@
 //! Does a disk that fails take its node out, loudly and at once, and nothing else?
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use craq_tests::{
     load::{Load, Plan, is_pinned},
@@ -13,12 +17,20 @@ const FAILING: usize = 0;
 const VALUE_BYTES: usize = 32 * 1024;
 
 /// Writes until the node's disk fails; checks its end and that the chain goes on; gives it a good disk again.
-async fn until_the_disk_fails(what: &str, mut cluster: Cluster, mend: impl FnOnce(&mut NodeSpec)) {
+async fn until_the_disk_fails(
+    what: &str,
+    mut cluster: Cluster,
+    spoil: impl FnOnce(),
+    mend: impl FnOnce(&mut NodeSpec),
+) -> Duration {
     let plan = Plan { value_bytes: VALUE_BYTES, own_keys: 20, shared_keys: 40, ..Plan::default() };
     let load = load_as(&cluster, plan).await;
     let from = load.recorder.now();
+    let began = Instant::now();
+    spoil();
     let exit = loud_end(&mut cluster, what).await;
     let ended = load.recorder.now();
+    let lived_on = began.elapsed();
     assert_eq!(exit, Some(74), "a node whose disk fails ends with an I/O error");
     progress(&load, 20).await;
     let gap = longest_gap(&load.recorder.ops(), from, load.recorder.now());
@@ -32,6 +44,7 @@ async fn until_the_disk_fails(what: &str, mut cluster: Cluster, mend: impl FnOnc
     figure(&format!("{what}, history"), counts);
     let failed: Vec<_> = ops.iter().filter(|op| !op.is_ok() && !is_pinned(op)).take(3).collect();
     assert!(failed.is_empty(), "{failed:?}");
+    lived_on
 }
 
 async fn loud_end(cluster: &mut Cluster, what: &str) -> Option<i32> {
@@ -62,7 +75,7 @@ async fn a_node_whose_file_cannot_grow_stops_and_the_chain_goes_on() {
         }
     };
     let cluster = cluster().each(limited).start().await;
-    until_the_disk_fails("a file that cannot grow", cluster, |spec| spec.prefix.clear()).await;
+    until_the_disk_fails("a file that cannot grow", cluster, || (), |spec| spec.prefix.clear()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,7 +93,24 @@ async fn a_node_whose_disk_is_full_stops_and_the_chain_goes_on() {
     };
     let cluster = cluster().each(small).start().await;
     let elsewhere: PathBuf = cluster.dir().join("good.redb");
-    until_the_disk_fails("a full disk", cluster, |spec| spec.file = elsewhere).await;
+    until_the_disk_fails("a full disk", cluster, || (), |spec| spec.file = elsewhere).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_answers_eio_stops_within_a_second_and_the_chain_goes_on() {
+    let _turn = turn().await;
+    let on_failing_disk = |index: usize, spec: &mut NodeSpec| {
+        if index == FAILING {
+            spec.prefix = vec![env!("CARGO_BIN_EXE_craq-node-on-failing-disk").to_owned()];
+        }
+    };
+    let mut cluster = cluster().each(on_failing_disk).start().await;
+    let mark = cluster.spec(FAILING).file.with_extension("fails");
+    let spoil = || std::fs::write(&mark, b"").expect("the mark is made");
+    let lived_on =
+        until_the_disk_fails("a disk that answers EIO", cluster, spoil, |spec| spec.prefix.clear()).await;
+    figure("a disk that answers EIO: the error to the node's end, at most", format!("{lived_on:?}"));
+    assert!(lived_on < Duration::from_secs(3), "the node lived on for {lived_on:?}");
 }
 
 /// A file system of its own, in memory.

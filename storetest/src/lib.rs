@@ -126,3 +126,8 @@ pub struct Case {
 
 /// All cases, for those who run them otherwise than by [`conformance!`].
 pub const CASES: &[Case] = each_case!(list);
+
+/// The backend that the README shows, compiled and put through the suite.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

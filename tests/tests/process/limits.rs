@@ -1,7 +1,9 @@
 //! Is each limit exact, and does nothing happen beyond it?
 
+use std::time::Duration;
+
 use craq_client::{Client, Error, Options, Range};
-use craq_proto::wire::{self, kv_client::KvClient};
+use craq_proto::wire::{self, coordinator_client::CoordinatorClient, kv_client::KvClient};
 use craq_tests::process::ask;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tonic::Code;
@@ -11,6 +13,7 @@ use crate::support::{cluster, turn};
 const KEY_MAX: usize = 4096;
 const VALUE_MAX: usize = 1024 * 1024;
 const PAGE_KEYS: usize = 1_000;
+const STREAMS_MAX: usize = 256;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limits_of_keys_values_and_messages_are_exact() {
@@ -58,6 +61,28 @@ async fn refused_by_the_node_itself(address: &str) {
     }
     let read = kv.read(wire::ReadRequest { key: "r".into(), ..wire::ReadRequest::default() }).await.unwrap();
     assert!(!read.into_inner().found, "nothing happened");
+}
+
+/// HTTP/2 has no refusal for it: the stream beyond the limit waits at the client until another one ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_has_256_streams_and_the_next_one_waits_for_one_to_end() {
+    let _turn = turn().await;
+    let cluster = cluster().nodes(1).start().await;
+    let client = CoordinatorClient::new(ask::dial(&cluster.address(0)).await.unwrap());
+    let watch = async || {
+        let mut client = client.clone();
+        client.watch_views(wire::WatchViewsRequest::default()).await.map(tonic::Response::into_inner)
+    };
+    let mut streams = Vec::new();
+    for number in 1..=STREAMS_MAX {
+        let stream = tokio::time::timeout(Duration::from_secs(10), watch()).await;
+        streams.push(stream.unwrap_or_else(|_| panic!("stream {number} is not opened")).unwrap());
+    }
+    let mut beyond = std::pin::pin!(watch());
+    let early = tokio::time::timeout(Duration::from_millis(300), beyond.as_mut()).await;
+    assert!(early.is_err(), "more than {STREAMS_MAX} streams were opened");
+    drop(streams.pop());
+    tokio::time::timeout(Duration::from_secs(10), beyond).await.expect("a stream has ended").unwrap();
 }
 
 async fn fill(client: &Client, prefix: &str, count: usize, bytes: usize) {

@@ -10,7 +10,6 @@ use craq_proto::{Entry, Epoch, Row, Seq, Time};
 use super::{
     Replica,
     event::{Message, Output, PersistId, Reply, StoreWrite},
-    versions::position,
     write::Waiter,
 };
 
@@ -198,10 +197,7 @@ impl Replica {
         let versions = Arc::clone(&self.versions);
         let commits = versions.begin_commits();
         for row in rows {
-            self.sweep.row_committed(row, |mutation| {
-                let position = position(row.seq, row.index as usize, mutation.version, mutation.is_delete());
-                commits.commit(mutation.key.as_ref(), position)
-            });
+            self.sweep.row_committed(row, |key, position| commits.commit(key, position));
         }
         commits.reached(through);
     }

@@ -8,14 +8,8 @@ use std::{collections::VecDeque, sync::Arc};
 use craq_proto::{Entry, Epoch, Incarnation, NodeId, Row, Seq, Time};
 
 use super::{
-    Config, Replica,
-    event::StoredView,
-    lease::Leases,
-    log::Log,
-    outcomes::Outcomes,
-    question::Questions,
-    sweep::Sweep,
-    versions::{Versions, position},
+    Config, Replica, event::StoredView, lease::Leases, log::Log, outcomes::Outcomes, question::Questions,
+    sweep::Sweep, versions::Versions,
 };
 use crate::store::Meta;
 
@@ -85,10 +79,7 @@ impl Loader {
         }
         replica.outcomes.row(&row);
         let commits = replica.versions.begin_commits();
-        replica.sweep.row_committed(&row, |mutation| {
-            let position = position(row.seq, row.index as usize, mutation.version, mutation.is_delete());
-            commits.commit(mutation.key.as_ref(), position)
-        });
+        replica.sweep.row_committed(&row, |key, position| commits.commit(key, position));
     }
 
     /// All rows have come.

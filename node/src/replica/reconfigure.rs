@@ -48,12 +48,11 @@ impl Replica {
         if role == Role::Learner || (role.is_member() && !self.is_in_sync()) {
             self.drop_dirty_suffix(out);
         }
+        // Readers lose their rights before anybody hears of it.
+        self.publish();
         if let Some(old) = old.filter(|_| was_member && !role.is_member()) {
-            // Readers lose their rights before anybody hears of it.
-            self.publish();
             out.push(Output::Release { to: self.others(&old), epoch });
         }
-        self.publish();
     }
 
     /// An operator has accepted the loss of what the last in-sync member alone held, and this replica was not told of that

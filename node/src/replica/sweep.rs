@@ -60,12 +60,16 @@ impl Sweep {
     }
 
     /// The same for a row of the committed log.
-    pub(super) fn row_committed(&mut self, row: &Row, commit: impl FnOnce(&Mutation) -> Option<Position>) {
+    pub(super) fn row_committed(
+        &mut self,
+        row: &Row,
+        commit: impl FnOnce(&[u8], Position) -> Option<Position>,
+    ) {
         match &row.mutation {
             None => self.marker_committed(row.seq),
             Some(mutation) => {
                 let position = position(row.seq, row.index as usize, mutation.version, mutation.is_delete());
-                let overwritten = commit(mutation);
+                let overwritten = commit(mutation.key.as_ref(), position);
                 self.mutation_committed(mutation, position, overwritten);
             }
         }

@@ -10,44 +10,44 @@ use tonic::{Code, ConnectError, Status};
 
 /// Why one attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// What went wrong.
-    pub(crate) error: Box<CallError>,
+    pub error: Box<CallError>,
     /// The address that was tried, if it came to that.
-    pub(crate) target: Option<String>,
+    pub target: Option<String>,
     /// Whether a connection was made. Without one, nothing was sent.
-    pub(crate) connected: bool,
+    pub connected: bool,
     /// The other side does not serve such calls at all.
-    pub(crate) unserved: bool,
+    pub unserved: bool,
 }
 
 impl Failure {
     /// No connection could be made.
-    pub(crate) fn not_connected(target: &str, reason: impl std::fmt::Display) -> Self {
+    pub fn not_connected(target: &str, reason: impl std::fmt::Display) -> Self {
         let error = CallError::unavailable(format!("cannot connect to {target}: {reason}"));
         Self { error: Box::new(error), target: Some(target.to_owned()), connected: false, unserved: false }
     }
 
     /// Nowhere to send the request to.
-    pub(crate) fn no_route(reason: impl Into<String>, connected: bool) -> Self {
+    pub fn no_route(reason: impl Into<String>, connected: bool) -> Self {
         Self { error: Box::new(CallError::unavailable(reason)), target: None, connected, unserved: false }
     }
 
     /// Sent, and no answer came.
-    pub(crate) fn no_answer(target: &str, reason: &str) -> Self {
+    pub fn no_answer(target: &str, reason: &str) -> Self {
         let message = format!("{target}: {reason}");
         let error = CallError::new(ErrorKind::OutcomeUnknown, message);
         Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false }
     }
 
     /// Answered with something that no correct process says.
-    pub(crate) fn bad_answer(target: &str, kind: ErrorKind, reason: &str) -> Self {
+    pub fn bad_answer(target: &str, kind: ErrorKind, reason: &str) -> Self {
         let error = CallError::new(kind, format!("{target}: {reason}"));
         Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false }
     }
 
     /// A call to `target` ended with `status`.
-    pub(crate) fn from_status(target: &str, status: &Status) -> Self {
+    pub fn from_status(target: &str, status: &Status) -> Self {
         if let Some(connect) = connect_error(status) {
             return Self::not_connected(target, connect);
         }

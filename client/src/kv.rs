@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long one replica may take over a read before another is asked.
-pub(crate) const READ_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+pub const READ_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Reads a key's newest committed value.

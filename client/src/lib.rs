@@ -73,5 +73,18 @@ pub use request::{BadRequestToken, REQUEST_TEXT_CHARS_MAX, RequestToken};
 pub use scan::Range;
 pub use status::{ChainStatus, MemberStatus, SpareStatus, Status, json_number};
 
+/// The half of the client that decides: where a request goes, whether it goes again, what is known of it in the end.
+/// For simulations, which drive it in virtual time; no stable interface.
+#[doc(hidden)]
+pub mod pure {
+    pub use crate::{
+        failure::Failure,
+        kv::READ_ATTEMPT_TIMEOUT,
+        request::{Requests, Ticket},
+        retry::{Next, Retries},
+        routing::Routes,
+    };
+}
+
 /// The vocabulary of the store: ids, numbers, views.
 pub use craq_proto as proto;

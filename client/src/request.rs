@@ -118,18 +118,18 @@ impl Session {
 /// A number whose outcome stays unknown must not fall below the floor of later requests, or the replicas would forget
 /// it before the user can repeat it. So such a number is never released, and the client goes on under a new client id.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub struct Requests {
     current: Mutex<Arc<Session>>,
 }
 
 impl Requests {
     /// Starts with this client id.
-    pub(crate) fn new(client: Uuid) -> Self {
+    pub fn new(client: Uuid) -> Self {
         Self { current: Mutex::new(Session::new(client)) }
     }
 
     /// An id for a request that is first made now; `born` is the highest sequence seen so far.
-    pub(crate) fn begin(&self, born: Seq) -> Ticket {
+    pub fn begin(&self, born: Seq) -> Ticket {
         let session = Arc::clone(&self.current.lock());
         let number = {
             let mut numbers = session.numbers.lock();
@@ -142,7 +142,7 @@ impl Requests {
     }
 
     /// The outcome of the ticket's request stays unknown. `fresh` is a client id never used before.
-    pub(crate) fn keep(&self, mut ticket: Ticket, fresh: Uuid) {
+    pub fn keep(&self, mut ticket: Ticket, fresh: Uuid) {
         let Some(session) = ticket.session.take() else { return };
         let mut current = self.current.lock();
         if Arc::ptr_eq(&current, &session) {
@@ -153,24 +153,24 @@ impl Requests {
 
 /// A request id in use. Dropping it says that it will never be sent again.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     token: RequestToken,
     session: Option<Arc<Session>>,
 }
 
 impl Ticket {
     /// For an id that comes from outside.
-    pub(crate) fn of(token: RequestToken) -> Self {
+    pub fn of(token: RequestToken) -> Self {
         Self { token, session: None }
     }
 
     /// The id.
-    pub(crate) fn token(&self) -> RequestToken {
+    pub fn token(&self) -> RequestToken {
         self.token
     }
 
     /// The id as it is sent now.
-    pub(crate) fn id(&self, retry: bool) -> RequestId {
+    pub fn id(&self, retry: bool) -> RequestId {
         let floor =
             self.session.as_ref().and_then(|session| session.numbers.lock().in_flight.first().copied());
         self.token.id(floor.unwrap_or(0), retry)

@@ -36,7 +36,7 @@ const REFUSALS_MAX: u32 = 3;
 
 /// What comes after a failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Another attempt, after a pause.
     Retry {
         /// How long.
@@ -48,7 +48,7 @@ pub(crate) enum Next {
 
 /// The history of one call.
 #[derive(Debug)]
-pub(crate) struct Retries {
+pub struct Retries {
     /// The request that is repeated; none for a read.
     request: Option<RequestToken>,
     attempts: u32,
@@ -63,12 +63,12 @@ pub(crate) struct Retries {
 
 impl Retries {
     /// The history of a call that changes nothing.
-    pub(crate) fn of_read() -> Self {
+    pub fn of_read() -> Self {
         Self::new(None)
     }
 
     /// The history of a write. One whose id was used before starts as uncertain.
-    pub(crate) fn of_write(request: RequestToken) -> Self {
+    pub fn of_write(request: RequestToken) -> Self {
         let uncertain = request.is_repeat();
         Self { uncertain, ..Self::new(Some(request)) }
     }
@@ -87,24 +87,18 @@ impl Retries {
     }
 
     /// Whether the request may have been applied already, so that the next attempt is a repeat.
-    pub(crate) fn is_uncertain(&self) -> bool {
+    pub fn is_uncertain(&self) -> bool {
         self.uncertain
     }
 
     /// How many attempts have failed.
-    pub(crate) fn attempts(&self) -> u32 {
+    pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// Judges a failed attempt. `new_route`: something was learnt about where to go. `left`: until the call's
     /// deadline. `random`: from 0 up to 1.
-    pub(crate) fn on_failure(
-        &mut self,
-        failure: Failure,
-        new_route: bool,
-        left: Duration,
-        random: f64,
-    ) -> Next {
+    pub fn on_failure(&mut self, failure: Failure, new_route: bool, left: Duration, random: f64) -> Next {
         self.attempts += 1;
         self.connected |= failure.connected;
         let kind = failure.error.kind;

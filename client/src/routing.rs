@@ -19,7 +19,7 @@ struct Avoided {
 
 /// What the client knows of its chain.
 #[derive(Debug, Default)]
-pub(crate) struct Routes {
+pub struct Routes {
     view: Option<Arc<View>>,
     hint: Option<String>,
     turn: usize,
@@ -28,17 +28,17 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// The newest view, if any came yet.
-    pub(crate) fn view(&self) -> Option<&Arc<View>> {
+    pub fn view(&self) -> Option<&Arc<View>> {
         self.view.as_ref()
     }
 
     /// The newest epoch; zero if no view came yet.
-    pub(crate) fn epoch(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         self.view.as_ref().map_or(Epoch::ZERO, |view| view.epoch)
     }
 
     /// Takes a view if it is newer than what is known. A new view forgives: it leaves out what is really gone.
-    pub(crate) fn install(&mut self, view: View) -> Option<Arc<View>> {
+    pub fn install(&mut self, view: View) -> Option<Arc<View>> {
         if view.epoch <= self.epoch() {
             return None;
         }
@@ -50,7 +50,7 @@ impl Routes {
     }
 
     /// A node says that the head is at `address`; holds until a newer view comes. True if that is news.
-    pub(crate) fn hint_head(&mut self, address: &str) -> bool {
+    pub fn hint_head(&mut self, address: &str) -> bool {
         let known = self.hint.as_deref().or_else(|| Some(self.view.as_ref()?.head()?.address.as_str()));
         if known == Some(address) {
             return false;
@@ -60,12 +60,12 @@ impl Routes {
     }
 
     /// The replica at `address` has failed: pass it over for a while.
-    pub(crate) fn avoid(&mut self, address: &str, now: Time, unreachable: bool) {
+    pub fn avoid(&mut self, address: &str, now: Time, unreachable: bool) {
         self.avoided.insert(address.to_owned(), Avoided { until: now + AVOIDED_FOR, unreachable });
     }
 
     /// The replica at `address` has answered.
-    pub(crate) fn forgive(&mut self, address: &str) {
+    pub fn forgive(&mut self, address: &str) {
         if !self.avoided.is_empty() {
             self.avoided.remove(address);
         }
@@ -73,7 +73,7 @@ impl Routes {
 
     /// Whom to read from: the in-sync members in turn (every member in turn if `weak`), without those that have just
     /// failed unless there is no other.
-    pub(crate) fn reader(&mut self, now: Time, weak: bool) -> Option<String> {
+    pub fn reader(&mut self, now: Time, weak: bool) -> Option<String> {
         let view = Arc::clone(self.view.as_ref()?);
         let candidates: Vec<&str> = view
             .members
@@ -89,7 +89,7 @@ impl Routes {
     }
 
     /// Whom to write to: the head. If it can't be connected to from here, another member, which hands the write on.
-    pub(crate) fn writer(&self, now: Time) -> Option<String> {
+    pub fn writer(&self, now: Time) -> Option<String> {
         if let Some(hint) = &self.hint
             && !self.is_avoided(hint, now)
         {
@@ -107,12 +107,12 @@ impl Routes {
 
     /// Whether a request for the head that is under way to `address` should be given up, since the head stands
     /// elsewhere by now and `address` has no part in the chain any more or only a lesser one.
-    pub(crate) fn head_moved(view: &View, sent_in: Epoch, address: &str) -> bool {
+    pub fn head_moved(view: &View, sent_in: Epoch, address: &str) -> bool {
         view.epoch > sent_in && view.head().is_none_or(|head| head.address != address)
     }
 
     /// Every address of the view, members first.
-    pub(crate) fn addresses(&self) -> Vec<String> {
+    pub fn addresses(&self) -> Vec<String> {
         let Some(view) = &self.view else { return Vec::new() };
         let members = view.members.iter().map(|member| member.address.clone());
         members.chain(view.learners.iter().map(|learner| learner.address.clone())).collect()

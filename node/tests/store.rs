@@ -8,8 +8,6 @@ use craq_node::store::{Backend, Memory, Redb};
 use craq_storetest::{Subject, conformance};
 use tempfile::TempDir;
 
-#[path = "store/disk.rs"]
-mod disk;
 #[path = "../examples/backend.rs"]
 #[expect(dead_code, reason = "its main is for `cargo run --example`")]
 mod example;

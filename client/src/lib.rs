@@ -51,6 +51,7 @@ mod address;
 mod admin;
 mod call;
 mod channels;
+pub mod check;
 mod client;
 mod error;
 mod failure;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// What a write to the store means when it is done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Pending {
     /// The log is durable up to here.
     Entries { through: Seq },

@@ -20,7 +20,7 @@ pub struct StoredView {
 }
 
 /// Names a [`Output::Persist`] until its [`Input::Persisted`]. Rising; they complete in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersistId(pub u64);
 
 /// One atomic piece of writing for a chain's store. Its parts take effect in the order of the fields.
@@ -49,11 +49,11 @@ pub struct StoreWrite {
 }
 
 /// Names a link: even numbers are given by the replica that opens it, odd ones by the driver that accepts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
 /// What a link is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkKind {
     /// From a member to its successor.
     Chain,
@@ -62,7 +62,7 @@ pub enum LinkKind {
 }
 
 /// Entries of one epoch that stand next to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Run {
     /// First sequence.
     pub first: Seq,
@@ -135,7 +135,7 @@ pub enum Message {
 }
 
 /// Names a caller who waits for a [`Reply`]; given by the driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
 /// What must hold of a key for a write to be done.

@@ -14,12 +14,12 @@ use super::{
 };
 
 /// Promises received and given. Volatile; at start a process takes itself as having promised (see `load`).
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Leases {
     /// By each other member: until when it promised, on the own clock.
-    received: BTreeMap<NodeId, Time>,
+    pub(super) received: BTreeMap<NodeId, Time>,
     /// To each node: until when this one is bound.
-    given: BTreeMap<NodeId, Time>,
+    pub(super) given: BTreeMap<NodeId, Time>,
     next_ping: Time,
 }
 

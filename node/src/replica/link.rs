@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The link from the predecessor or source.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Up {
     pub(super) link: LinkId,
     pub(super) kind: LinkKind,
@@ -45,14 +45,14 @@ impl Up {
 }
 
 /// A link to the successor or to a learner.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Down {
     pub(super) link: LinkId,
     pub(super) stage: DownStage,
 }
 
 /// How far a link to below has come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum DownStage {
     /// The other side has not said what it holds.
     Opening,

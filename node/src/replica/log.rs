@@ -10,7 +10,7 @@ use craq_proto::{Entry, Epoch, Seq};
 use super::event::Run;
 
 /// The uncommitted end of the log. Volatile; rebuilt from the store at start.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Log {
     /// Everything at or below is committed.
     pub(super) commit: Seq,

@@ -32,6 +32,8 @@
 pub mod event;
 
 mod commit;
+#[cfg(feature = "model")]
+mod fork;
 mod lease;
 mod link;
 mod load;

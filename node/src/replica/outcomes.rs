@@ -24,7 +24,7 @@ pub(super) enum Judgement {
     Forgotten,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 struct Kept {
     seq: Seq,
     versions: Vec<Version>,
@@ -32,14 +32,14 @@ struct Kept {
     stored: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Hash)]
 struct Client {
     floor: u64,
     by_number: BTreeMap<u64, Kept>,
 }
 
 /// All outcomes that may still be asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Hash)]
 pub(super) struct Outcomes {
     clients: BTreeMap<ClientId, Client>,
     by_seq: BTreeMap<Seq, (ClientId, u64)>,

@@ -22,7 +22,7 @@ type Waiting = BTreeMap<Option<Key>, Vec<Ticket>>;
 type Asked = Vec<(Option<Key>, Vec<Ticket>)>;
 
 /// Reads that wait for the tail.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Hash)]
 pub(super) struct Questions {
     waiting: Waiting,
     count: usize,

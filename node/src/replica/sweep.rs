@@ -16,7 +16,7 @@ use super::{
 };
 
 /// What is to be removed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Sweep {
     /// Overwritten rows.
     rows: BTreeSet<(Seq, u32)>,

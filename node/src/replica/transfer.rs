@@ -25,7 +25,7 @@ const OUTCOMES_PER_MESSAGE: usize = 10_000;
 const MEANWHILE_MAX: usize = 10_000;
 
 /// A walk of the committed log for one replica.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Walk {
     /// All up to here is sent.
     sent: Seq,

@@ -223,6 +223,37 @@ impl Versions {
         self.commit.store(0, Ordering::Release);
     }
 
+    /// A copy with readers of its own.
+    #[cfg(feature = "model")]
+    pub(super) fn fork(&self) -> Self {
+        let rights = self.rights();
+        let own = Rights {
+            epoch: rights.epoch,
+            view: rights.view.clone(),
+            role: rights.role,
+            readable: rights.readable,
+            is_authority: rights.is_authority,
+            lease_until: AtomicU64::new(rights.lease_until.load(Ordering::Acquire)),
+        };
+        let copy = Self { order: RwLock::new(self.order.read().clone()), ..Self::new() };
+        for (key, state) in self.states() {
+            let latest = state.newest().filter(|_| matches!(state, KeyState::Dirty { .. })).map(Box::new);
+            copy.map.insert(key, Slot { clean: state.clean(), latest });
+        }
+        copy.commit.store(self.commit().0, Ordering::Release);
+        copy.live_keys.store(self.live_keys(), Ordering::Relaxed);
+        copy.heard.store(self.heard.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy.set_rights(own);
+        copy
+    }
+
+    /// What is held of each key, in the order of the keys.
+    #[cfg(feature = "model")]
+    pub(super) fn states(&self) -> Vec<(OwnKey, KeyState)> {
+        let order = self.order.read();
+        order.iter().map(|key| (key.clone(), self.state(key))).collect()
+    }
+
     /// Up to `limit` keys from `start` to `end` at one commit. Calls `pin` while commits stand still.
     pub(super) fn slice(
         &self,

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// A caller whose answer waits for the commit of an entry.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Waiter {
     /// It is the caller's own entry.
     Applied { ticket: Ticket, versions: Vec<Version> },

@@ -24,7 +24,7 @@ fn every_acknowledged_batch_survives_a_loss_of_power_whole() {
         drop(Redb::open_on(file.clone(), CACHE_BYTES).expect("create"));
         let mut acknowledged = 0;
         for crash in 0..CRASHES {
-            file.fail(Failure::Everything(random.random_range(0..CALLS)));
+            file.fail(Failure::Power(random.random_range(0..CALLS)));
             // The power may fail already while the store opens, and repairs what the crash before has left.
             if let Ok(redb) = Redb::open_on(file.clone(), CACHE_BYTES) {
                 let applied =

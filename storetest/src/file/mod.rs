@@ -38,8 +38,10 @@ pub enum Call {
 pub enum Failure {
     /// This one call fails, once so many of its kind have been carried out.
     Once(Call, u64),
-    /// Every call fails once so many, of all kinds, have been carried out: the medium is gone, or the power.
+    /// Every call fails once so many, of all kinds, have been carried out: the medium is gone.
     Everything(u64),
+    /// As [`Failure::Everything`], but what waits to be synced goes on to wait: the power is gone, or the process.
+    Power(u64),
     /// As [`Failure::Everything`], but only what takes space fails: writes and changes of the length.
     Full(u64),
 }
@@ -57,6 +59,8 @@ struct State {
     ignores_syncs: bool,
     failure: Option<Failure>,
     has_failed: bool,
+    /// The process ends after so many further calls.
+    stop: Option<u64>,
     calls: u64,
 }
 
@@ -98,6 +102,20 @@ impl File {
     /// Lets every sync from now on do nothing and say that it is done: what a test must notice.
     pub fn ignore_syncs(&self) {
         self.state().ignores_syncs = true;
+    }
+
+    /// Does this work, which ends by failing once it has made so many calls: the process ends amid it. To be followed by
+    /// [`File::kill`] or [`File::lose_power`].
+    pub fn stopping_after<T>(&self, calls: u64, work: impl FnOnce() -> T) -> T {
+        self.state().stop = Some(calls);
+        let done = work();
+        self.state().stop = None;
+        done
+    }
+
+    /// Empties it, as if it had never been written.
+    pub fn erase(&self) {
+        self.state().image = Image::default();
     }
 
     /// Ends all processes that have the file open: their handles fail from now on. What they wrote is kept as it is, synced
@@ -165,7 +183,7 @@ impl File {
         let mut state = self.state();
         if let Err(error) = state.begin(Call::Sync) {
             // As Linux does it: the pages count as clean from now on, and are lost; the next sync succeeds.
-            if !state.is_dead && matches!(state.failure, None | Some(Failure::Once(..))) {
+            if state.has_failed && !matches!(state.failure, Some(Failure::Power(_))) {
                 state.image.lose_unsynced();
             }
             return Err(error);
@@ -199,6 +217,11 @@ impl State {
         if self.is_dead {
             return Err(dead());
         }
+        match &mut self.stop {
+            Some(0) => return Err(dead()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         self.calls += 1;
         let refused = match &mut self.failure {
             None => None,
@@ -207,9 +230,11 @@ impl State {
                 0 => Some("planted"),
                 _ => count_down(left),
             },
-            Some(Failure::Everything(left)) if *left > 0 => count_down(left),
+            Some(Failure::Everything(left) | Failure::Power(left) | Failure::Full(left)) if *left > 0 => {
+                count_down(left)
+            }
             Some(Failure::Everything(_)) => Some("input/output error"),
-            Some(Failure::Full(left)) if *left > 0 => count_down(left),
+            Some(Failure::Power(_)) => Some("no power"),
             Some(Failure::Full(_)) => matches!(call, Call::Write | Call::SetLen).then_some("no space left"),
         };
         let Some(why) = refused else { return Ok(()) };

@@ -132,7 +132,7 @@ fn the_same_calls_come_at_every_run() {
         let file = File::new();
         let redb = Redb::open_on(file.clone(), 1 << 16).expect("create");
         (1..40).for_each(|n| redb.apply(numbered::batch(n)).expect("apply"));
-        file.fail(Failure::Everything(7));
+        file.fail(Failure::Power(7));
         assert!(redb.apply(numbered::batch(40)).is_err());
         (file.calls(), content(&file.after_power_loss(&mut StdRng::seed_from_u64(3))))
     };

@@ -1,0 +1,392 @@
+//! A group of calls in numbers, without the unknown writes that can't matter.
+//!
+//! Leaving an unknown write out is right if any order with it gives one without it. With tombstones kept, a write that
+//! nobody saw made a version that is either told by nobody, and then higher than all that are told, so that nothing after
+//! it depends on it; or one that is missing among those that are told. So all unseen writes of a key may go if no version
+//! is missing there. That nobody can tell a tombstone's version from an answer that a key is absent is the exception.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    super::history::{Change, Condition, Found, Op, Outcome},
+    Tombstones,
+};
+
+/// The value of a key that does not exist.
+pub(super) const NOTHING: u32 = 0;
+/// The value of all writes that nobody saw: they are alike.
+const UNSEEN: u32 = u32::MAX;
+/// The version of a value that nobody told.
+const UNTOLD: u32 = u32::MAX;
+
+/// One key's state: its value by number, and its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) value: u32,
+    pub(super) version: u32,
+}
+
+impl Slot {
+    pub(super) const ABSENT: Self = Self { value: NOTHING, version: 0 };
+
+    /// The version that conditions see, zero if the key does not exist; none if it can't be known.
+    fn visible(self) -> Option<u64> {
+        match self {
+            Self { value: NOTHING, .. } => Some(0),
+            Self { version: UNTOLD, .. } => None,
+            Self { version, .. } => Some(version.into()),
+        }
+    }
+}
+
+/// What an answer tells of a key.
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    /// This value, as this version.
+    Value(u32, u32),
+    /// That it does not exist; its tombstone's version, if that is told and means something.
+    Absent(Option<u32>),
+    /// The version that conditions see.
+    Visible(u64),
+}
+
+/// What a write does to a key.
+#[derive(Debug, Clone, Copy)]
+struct Put {
+    value: u32,
+    /// The version that it made, if that is told and means something.
+    version: Option<u32>,
+    condition: Condition,
+}
+
+/// What a call does to the state, or says about it; key by key.
+#[derive(Debug, Clone)]
+enum Act {
+    Look(Vec<(usize, Seen)>),
+    Put(Vec<(usize, Put)>),
+    /// An answer that no state explains.
+    Never,
+}
+
+/// A call.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) call: Duration,
+    /// Of no meaning for one that may never take effect.
+    pub(super) until: Duration,
+    act: Act,
+    /// The one before it, of those that may never take effect, that does the same and was sent earlier.
+    pub(super) twin: Option<usize>,
+}
+
+/// A group of calls.
+pub(super) struct Problem {
+    pub(super) keys: usize,
+    /// Must have its place; in the order of their sending.
+    pub(super) closed: Vec<Step>,
+    /// May have one; in the order of their sending.
+    pub(super) open: Vec<Step>,
+    tombstones: Tombstones,
+}
+
+impl Step {
+    /// Whether it leaves every state as it is.
+    pub(super) fn is_look(&self) -> bool {
+        !matches!(self.act, Act::Put(_))
+    }
+}
+
+impl Problem {
+    pub(super) fn new(ops: &[&Op], tombstones: Tombstones) -> Self {
+        let mut names = Names { tombstones, ..Names::default() };
+        for op in ops {
+            names.note(op);
+        }
+        let is_unknown = |op: &&&Op| op.is_write() && matches!(op.outcome, Outcome::Unknown(_));
+        let (seen, unseen): (Vec<&Op>, Vec<&Op>) =
+            ops.iter().copied().filter(|op| is_unknown(&op)).partition(|op| names.first_seen(op).is_some());
+        let mut closed: Vec<Step> =
+            ops.iter().filter(|op| !is_unknown(op)).map(|op| names.step(op, op.returned)).collect();
+        // What was read had taken effect by then.
+        closed.extend(seen.iter().map(|op| names.step(op, names.first_seen(op).unwrap_or(op.returned))));
+        closed.sort_by_key(|step| step.call);
+        let mut open: Vec<(Step, _)> = kept(ops, &seen, unseen, &names)
+            .into_iter()
+            .map(|op| (names.step(op, op.returned), names.signature(op)))
+            .collect();
+        open.sort_by_key(|(step, _)| step.call);
+        let mut newest = HashMap::new();
+        for (number, (step, signature)) in open.iter_mut().enumerate() {
+            step.twin = newest.insert(signature.clone(), number);
+        }
+        let open = open.into_iter().map(|(step, _)| step).collect();
+        Self { keys: names.keys.len(), closed, open, tombstones }
+    }
+
+    /// The state after the call; none if the call can't have its place here.
+    pub(super) fn apply(&self, step: &Step, state: &[Slot], after: &mut Vec<Slot>) -> bool {
+        match &step.act {
+            Act::Never => false,
+            Act::Look(looks) => {
+                let fits = looks.iter().all(|(key, seen)| self.fits(state[*key], *seen));
+                after.clear();
+                after.extend_from_slice(state);
+                fits
+            }
+            Act::Put(puts) => {
+                after.clear();
+                after.extend_from_slice(state);
+                puts.iter().all(|(key, put)| self.put(&mut after[*key], *put))
+            }
+        }
+    }
+
+    fn fits(&self, slot: Slot, seen: Seen) -> bool {
+        match seen {
+            Seen::Value(value, version) => {
+                slot.value == value && (slot.version == version || slot.version == UNTOLD)
+            }
+            Seen::Absent(version) => {
+                let is_same =
+                    self.tombstones == Tombstones::Collected || version.is_none_or(|v| v == slot.version);
+                slot.value == NOTHING && is_same
+            }
+            Seen::Visible(0) => slot.value == NOTHING,
+            Seen::Visible(version) => {
+                slot.value != NOTHING && slot.visible().is_none_or(|visible| visible == version)
+            }
+        }
+    }
+
+    fn put(&self, slot: &mut Slot, put: Put) -> bool {
+        let holds = match (slot.visible(), put.condition) {
+            (Some(version), condition) => condition.holds(version),
+            // It exists, as a version that nobody told.
+            (None, condition) => condition != Condition::Version(0),
+        };
+        let version = match self.tombstones {
+            Tombstones::Kept => slot.version.saturating_add(1),
+            Tombstones::Collected if put.value == NOTHING => 0,
+            Tombstones::Collected => put.version.unwrap_or(UNTOLD),
+        };
+        let is_as_told = self.tombstones == Tombstones::Collected || put.version.is_none_or(|v| v == version);
+        *slot = Slot { value: put.value, version };
+        holds && is_as_told
+    }
+}
+
+/// Keys and values by number, and what is told of them.
+#[derive(Default)]
+struct Names<'a> {
+    tombstones: Tombstones,
+    keys: BTreeMap<&'a str, usize>,
+    values: HashMap<(usize, &'a Bytes), u32>,
+    /// When a value was first answered to a read.
+    seen: HashMap<(usize, &'a Bytes), Duration>,
+    /// Which version a value was first told to be.
+    told: HashMap<u32, u32>,
+}
+
+/// Versions beyond all counting are all alike: no key gets there.
+fn short(version: u64) -> u32 {
+    u32::try_from(version).unwrap_or(UNTOLD).min(UNTOLD - 1)
+}
+
+impl<'a> Names<'a> {
+    fn note(&mut self, op: &'a Op) {
+        for key in op.keys() {
+            let next = self.keys.len();
+            self.keys.entry(key).or_insert(next);
+        }
+        for (number, change) in op.changes().iter().enumerate() {
+            let Some(value) = &change.value else { continue };
+            let value = self.value(&change.key, value);
+            if let Outcome::Applied { versions, .. } = &op.outcome {
+                // The writer knows best.
+                self.told.insert(value, short(versions[number]));
+            }
+        }
+        for (key, found) in op.found() {
+            let Some(value) = &found.value else { continue };
+            let number = self.value(key, value);
+            self.told.entry(number).or_insert(short(found.version));
+            let first = self.seen.entry((self.keys[key], value)).or_insert(op.returned);
+            *first = op.returned.min(*first);
+        }
+    }
+
+    fn value(&mut self, key: &str, value: &'a Bytes) -> u32 {
+        // Zero is nothing.
+        let next = u32::try_from(self.values.len() + 1).unwrap_or(UNSEEN - 1);
+        *self.values.entry((self.keys[key], value)).or_insert(next)
+    }
+
+    /// When a value of this write was first answered to a read.
+    fn first_seen(&self, op: &Op) -> Option<Duration> {
+        op.changes().iter().filter_map(|change| self.seen_of(change)).min()
+    }
+
+    fn seen_of(&self, change: &Change) -> Option<Duration> {
+        self.seen.get(&(self.keys[change.key.as_str()], change.value.as_ref()?)).copied()
+    }
+
+    fn step(&self, op: &Op, until: Duration) -> Step {
+        Step { call: op.invoked, until: until.max(op.invoked), act: self.act(op), twin: None }
+    }
+
+    fn act(&self, op: &Op) -> Act {
+        match &op.outcome {
+            // What exists has a version.
+            Outcome::Found(found) if found.iter().any(|one| one.value.is_some() && one.version == 0) => {
+                Act::Never
+            }
+            Outcome::Applied { versions, .. } if versions.contains(&0) => Act::Never,
+            Outcome::Found(_) => {
+                let is_page = op.keys().nth(1).is_some();
+                Act::Look(
+                    op.found().map(|(key, found)| (self.keys[key], self.look(key, found, is_page))).collect(),
+                )
+            }
+            Outcome::ConditionFailed { key, observed } => {
+                let change = op.changes().iter().find(|change| change.key == *key);
+                if change.is_none_or(|change| change.condition.holds(*observed)) {
+                    return Act::Never;
+                }
+                Act::Look(vec![(self.keys[key.as_str()], Seen::Visible(*observed))])
+            }
+            _ => {
+                let puts = op.changes().iter().enumerate();
+                Act::Put(
+                    puts.map(|(number, c)| (self.keys[c.key.as_str()], self.put(op, number, c))).collect(),
+                )
+            }
+        }
+    }
+
+    fn look(&self, key: &str, Found { value, version, .. }: &Found, is_page: bool) -> Seen {
+        match value {
+            Some(value) => Seen::Value(self.values[&(self.keys[key], value)], short(*version)),
+            // A page need not tell of tombstones.
+            None if is_page && *version == 0 => Seen::Absent(None),
+            None => Seen::Absent(Some(short(*version))),
+        }
+    }
+
+    fn put(&self, op: &Op, number: usize, change: &Change) -> Put {
+        let told =
+            if let Outcome::Applied { versions, .. } = &op.outcome { versions.get(number) } else { None };
+        let is_unseen = told.is_none() && self.seen_of(change).is_none();
+        let value = match &change.value {
+            None => NOTHING,
+            Some(_) if is_unseen => UNSEEN,
+            Some(value) => self.values[&(self.keys[change.key.as_str()], value)],
+        };
+        let version = match self.tombstones {
+            Tombstones::Kept => told.map(|version| short(*version)),
+            Tombstones::Collected => self.told.get(&value).copied(),
+        };
+        Put { value, version, condition: change.condition }
+    }
+
+    /// What a write does, as far as it is told from others that nobody saw.
+    fn signature(&self, op: &Op) -> Vec<(usize, bool, Condition)> {
+        let one = |c: &Change| (self.keys[c.key.as_str()], c.value.is_none(), c.condition);
+        op.changes().iter().map(one).collect()
+    }
+}
+
+/// Which of the unknown writes that nobody saw may matter.
+fn kept<'a>(ops: &[&Op], seen: &[&Op], unseen: Vec<&'a Op>, names: &Names<'_>) -> Vec<&'a Op> {
+    if names.tombstones == Tombstones::Collected {
+        return unseen;
+    }
+    let mut keys = Told::of(ops, seen, names).doubtful(&unseen);
+    let (mut kept, mut left) = (Vec::new(), unseen);
+    loop {
+        let touches = |op: &&Op| op.keys().any(|key| keys.contains(key));
+        let (more, rest): (Vec<&Op>, Vec<&Op>) = left.into_iter().partition(touches);
+        left = rest;
+        if more.is_empty() {
+            return kept;
+        }
+        // Its other keys may then have versions that nobody told.
+        keys.extend(more.iter().flat_map(|op| op.keys().map(str::to_owned)));
+        kept.extend(more);
+    }
+}
+
+/// What is told of each key's versions.
+#[derive(Default)]
+struct Told {
+    /// Versions whose write is known.
+    made: BTreeMap<String, BTreeSet<u64>>,
+    /// The highest version that is told.
+    highest: BTreeMap<String, u64>,
+    /// Keys that a write changed without a version being told.
+    untold: BTreeSet<String>,
+    /// Keys of which it was said that they do not exist, and not as which version.
+    absent: BTreeSet<String>,
+}
+
+impl Told {
+    fn of(ops: &[&Op], seen: &[&Op], names: &Names<'_>) -> Self {
+        let mut told = Self::default();
+        for op in ops {
+            for (change, version) in op.applied() {
+                told.made.entry(change.key.clone()).or_default().insert(version);
+                told.raise(&change.key, version);
+            }
+            for (key, found) in op.found() {
+                told.raise(key, found.version);
+                if found.value.is_some() {
+                    told.made.entry(key.to_owned()).or_default().insert(found.version);
+                } else if found.version == 0 && op.keys().nth(1).is_some() {
+                    told.absent.insert(key.to_owned());
+                }
+            }
+            match &op.outcome {
+                Outcome::ConditionFailed { key, observed: 0 } => _ = told.absent.insert(key.clone()),
+                Outcome::ConditionFailed { key, observed } => told.raise(key, *observed),
+                _ => {}
+            }
+        }
+        for change in seen.iter().flat_map(|op| op.changes()) {
+            if names.seen_of(change).is_none() {
+                told.untold.insert(change.key.clone());
+            }
+        }
+        told
+    }
+
+    fn raise(&mut self, key: &str, version: u64) {
+        let highest = self.highest.entry(key.to_owned()).or_default();
+        *highest = version.max(*highest);
+    }
+
+    /// Keys of which an unseen write may matter.
+    fn doubtful(mut self, unseen: &[&Op]) -> BTreeSet<String> {
+        let deleted: BTreeSet<&str> = unseen
+            .iter()
+            .flat_map(|op| op.changes())
+            .filter(|change| change.value.is_none())
+            .map(|change| change.key.as_str())
+            .collect();
+        let mut doubtful = self.untold;
+        doubtful.extend(self.absent.into_iter().filter(|key| deleted.contains(key.as_str())));
+        for (key, highest) in self.highest {
+            let made = self
+                .made
+                .remove(&key)
+                .map_or(0, |made| made.iter().filter(|version| **version > 0).count() as u64);
+            if made < highest {
+                doubtful.insert(key);
+            }
+        }
+        doubtful
+    }
+}

@@ -1,0 +1,6 @@
+//! Do the checkers accept exactly the legal histories?
+
+mod brute;
+mod large;
+mod small;
+mod toy;

@@ -2,7 +2,7 @@
 //!
 //! [`id`], [`key`], [`entry`] and [`view`] are the domain; [`wire`] is what prost and tonic generate from
 //! `proto/craq/v1/*.proto`; [`convert`] leads from one to the other and is the only place that refuses malformed
-//! messages; [`error`] is how an error crosses the network.
+//! messages; [`error`] is how an error crosses the network; [`planted`] has bugs for tests to find.
 //! Never here: decisions of the protocol (see `craq_node::replica`), sockets, clocks.
 
 pub mod convert;
@@ -10,6 +10,7 @@ pub mod entry;
 pub mod error;
 pub mod id;
 pub mod key;
+pub mod planted;
 pub mod view;
 
 pub use entry::{Entry, Mutation, Op, Outcome, RequestId, Row};

@@ -2,6 +2,8 @@
 //!
 //! Never resolves a name: that is done anew at each connection.
 
+use std::net::Ipv6Addr;
+
 use crate::Error;
 
 /// `host:port` as it can be connected to.
@@ -15,9 +17,12 @@ pub(crate) fn dial(address: &str) -> Result<String, Error> {
         || Error::Invalid { message: format!("{address:?} is no address: host:port or :port is expected") };
     let (host, port) = trimmed.rsplit_once(':').ok_or_else(bad)?;
     let port: u16 = port.parse().map_err(|_| bad())?;
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c) || (bracketed && ":[]%".contains(c));
-    if port == 0 || !host.chars().all(legal) {
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_legal = match bracketed {
+        Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+        None => host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    if port == 0 || !is_legal {
         return Err(bad());
     }
     let host = if matches!(host, "" | "0.0.0.0" | "[::]") { "localhost" } else { host };
@@ -56,7 +61,19 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for bad in ["", "host", "host:", "host:x", "host:70000", ":0", "a b:1", "a/b:1", "::1:80"] {
+        for bad in [
+            "",
+            "host",
+            "host:",
+            "host:x",
+            "host:70000",
+            ":0",
+            "a b:1",
+            "a/b:1",
+            "::1:80",
+            "[::1]]:80",
+            "[]:80",
+        ] {
             assert!(dial(bad).is_err(), "{bad:?} was taken");
         }
     }

@@ -66,6 +66,15 @@ mod scan;
 mod shared;
 mod status;
 
+/// Decoders that no other public item reaches, for tests of hostile bytes. Not part of the API.
+#[doc(hidden)]
+pub mod decode {
+    /// `host:port` as it can be connected to.
+    pub fn address(text: &str) -> Result<String, crate::Error> {
+        crate::address::dial(text)
+    }
+}
+
 pub use client::{Builder, Client};
 pub use error::Error;
 pub use options::{Condition, Consistency, Options, TIMEOUT_DEFAULT};

@@ -7,6 +7,8 @@ pub mod clock;
 pub mod cluster;
 mod config;
 mod convert;
+#[doc(hidden)]
+pub mod decode;
 pub mod driver;
 mod forward;
 mod listener;

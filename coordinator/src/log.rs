@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap, fs::DirBuilder, os::unix::fs::DirBuilderExt, path, sync::Arc, time::Duration,
 };
 
-use craq_proto::{ChainId, ClusterId, Epoch, View};
+use craq_proto::{ChainId, ClusterId, View};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, local::LocalFileSystem, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -235,7 +235,8 @@ impl Log {
         }
         let Body::View { view } = record.body;
         let newest = self.views.get(&view.chain).map(|view| view.epoch).unwrap_or_default();
-        if view.epoch != newest.next() || view.members.is_empty() || view.epoch == Epoch::ZERO {
+        view.check().map_err(|wrong| corrupt(self.next, wrong))?;
+        if view.epoch != newest.next() {
             let text = format!("epoch {} of chain {} does not follow epoch {newest}", view.epoch, view.chain);
             return Err(corrupt(self.next, &text));
         }

@@ -10,6 +10,8 @@
 
 mod clock;
 pub mod config;
+#[doc(hidden)]
+pub mod decode;
 mod driver;
 pub mod error;
 mod fatal;

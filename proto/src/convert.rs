@@ -7,6 +7,7 @@ use crate::{
     ChainId, ClientId, ClusterId, Entry, Epoch, Incarnation, Key, Learner, Member, Mutation, NodeId, Op,
     RequestId, Row, Seq, Value, Version, View,
     entry::Outcome,
+    id::NUMBER_MAX,
     key::{SizeError, VALUE_BYTES_CEILING},
     wire,
 };
@@ -25,6 +26,9 @@ pub enum Malformed {
         /// What it should be.
         expected: &'static str,
     },
+    /// A view is none.
+    #[error("{0}")]
+    View(&'static str),
     /// A key or value is outside the limits.
     #[error(transparent)]
     Size(#[from] SizeError),
@@ -42,6 +46,14 @@ pub fn uuid(bytes: &[u8], field: &'static str) -> Result<Uuid, Malformed> {
 #[must_use]
 pub fn uuid_bytes(id: Uuid) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
+}
+
+/// A number that something counts on from: at most [`NUMBER_MAX`].
+pub fn number(number: u64, field: &'static str) -> Result<u64, Malformed> {
+    if number > NUMBER_MAX {
+        return Err(Malformed::Bad { field, expected: "number below 2^63" });
+    }
+    Ok(number)
 }
 
 fn node_id(bytes: &[u8], field: &'static str) -> Result<NodeId, Malformed> {
@@ -86,9 +98,9 @@ impl TryFrom<Option<wire::Header>> for Header {
         Ok(Self {
             cluster: optional(&header.cluster_id, "cluster_id")?.map(ClusterId),
             chain: chain_id(header.chain)?,
-            epoch: Epoch(header.epoch),
+            epoch: Epoch(number(header.epoch, "epoch")?),
             sender: optional(&header.sender, "sender")?,
-            incarnation: Incarnation(header.incarnation),
+            incarnation: Incarnation(number(header.incarnation, "incarnation")?),
         })
     }
 }
@@ -129,9 +141,9 @@ impl TryFrom<wire::RequestId> for RequestId {
         }
         Ok(Self {
             client: ClientId(uuid(&id.client, "request_id.client")?),
-            number: id.number,
+            number: number(id.number, "request_id.number")?,
             floor: id.floor,
-            born: Seq(id.born),
+            born: Seq(number(id.born, "request_id.born")?),
             retry: id.retry,
         })
     }
@@ -153,12 +165,6 @@ impl TryFrom<wire::View> for View {
     type Error = Malformed;
 
     fn try_from(view: wire::View) -> Result<Self, Malformed> {
-        if view.epoch == 0 {
-            return Err(Malformed::Bad { field: "view.epoch", expected: "number from 1" });
-        }
-        if view.members.is_empty() {
-            return Err(Malformed::Missing("view.members"));
-        }
         let members = view.members.into_iter().map(|member| {
             Ok(Member {
                 node: node_id(&member.node, "member.node")?,
@@ -175,14 +181,16 @@ impl TryFrom<wire::View> for View {
                 address: learner.address,
             })
         });
-        Ok(Self {
+        let view = Self {
             chain: chain_id(view.chain)?,
             epoch: Epoch(view.epoch),
             members: members.collect::<Result<_, Malformed>>()?,
             learners: learners.collect::<Result<_, Malformed>>()?,
             reason: view.reason,
             rebuilt_in: Epoch(view.rebuilt_in),
-        })
+        };
+        view.check().map_err(Malformed::View)?;
+        Ok(view)
     }
 }
 
@@ -229,7 +237,7 @@ impl TryFrom<wire::Mutation> for Mutation {
         };
         let mutation = Self {
             key: Key::new(mutation.key)?,
-            version: Version(mutation.version),
+            version: Version(number(mutation.version, "mutation.version")?),
             op,
             checksum: mutation.checksum,
         };
@@ -266,7 +274,7 @@ impl TryFrom<wire::Entry> for Entry {
             origin_epoch,
             request: entry.request_id.map(TryInto::try_into).transpose()?,
             mutations: entry.mutations.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            forget_through: Seq(entry.forget_through),
+            forget_through: Seq(number(entry.forget_through, "entry.forget_through")?),
         })
     }
 }
@@ -298,7 +306,7 @@ impl TryFrom<wire::Row> for Row {
             origin_epoch,
             request: row.request_id.map(TryInto::try_into).transpose()?,
             mutation: row.mutation.map(TryInto::try_into).transpose()?,
-            forget_through: Seq(row.forget_through),
+            forget_through: Seq(number(row.forget_through, "row.forget_through")?),
         })
     }
 }
@@ -321,7 +329,7 @@ fn position(seq: u64, epoch: u64) -> Result<(Seq, Epoch), Malformed> {
     match (seq, epoch) {
         (0, _) => Err(Malformed::Bad { field: "seq", expected: "number from 1" }),
         (_, 0) => Err(Malformed::Bad { field: "origin_epoch", expected: "number from 1" }),
-        _ => Ok((Seq(seq), Epoch(epoch))),
+        _ => Ok((Seq(number(seq, "seq")?), Epoch(number(epoch, "origin_epoch")?))),
     }
 }
 
@@ -343,9 +351,9 @@ impl TryFrom<wire::Outcome> for Outcome {
     fn try_from(outcome: wire::Outcome) -> Result<Self, Malformed> {
         Ok(Self {
             client: ClientId(uuid(&outcome.client, "outcome.client")?),
-            number: outcome.number,
-            floor: outcome.floor,
-            seq: Seq(outcome.seq),
+            number: number(outcome.number, "outcome.number")?,
+            floor: number(outcome.floor, "outcome.floor")?,
+            seq: Seq(number(outcome.seq, "outcome.seq")?),
             versions: outcome.versions.into_iter().map(Version).collect(),
         })
     }
@@ -360,15 +368,17 @@ mod tests {
 
     fn mutation() -> impl Strategy<Value = Mutation> {
         let bytes = |range| proptest::collection::vec(any::<u8>(), range);
-        (bytes(1..20), proptest::option::of(bytes(0..20)), 1..u64::MAX).prop_map(|(key, value, version)| {
-            let checksum = checksum(&key, value.as_deref().unwrap_or_default());
-            let op = value.map_or(Op::Delete, |value| Op::Put(Value::new(value, 100).unwrap()));
-            Mutation { key: Key::new(key).unwrap(), version: Version(version), op, checksum }
-        })
+        (bytes(1..20), proptest::option::of(bytes(0..20)), 1..=NUMBER_MAX).prop_map(
+            |(key, value, version)| {
+                let checksum = checksum(&key, value.as_deref().unwrap_or_default());
+                let op = value.map_or(Op::Delete, |value| Op::Put(Value::new(value, 100).unwrap()));
+                Mutation { key: Key::new(key).unwrap(), version: Version(version), op, checksum }
+            },
+        )
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let request = (any::<u128>(), 1..u64::MAX, any::<bool>(), any::<u64>()).prop_map(
+        let request = (any::<u128>(), 1..=NUMBER_MAX, any::<bool>(), 0..=NUMBER_MAX).prop_map(
             |(client, number, retry, born)| RequestId {
                 client: ClientId(Uuid::from_u128(client)),
                 number,
@@ -378,7 +388,7 @@ mod tests {
             },
         );
         let mutations = proptest::collection::vec(mutation(), 0..4);
-        (1..u64::MAX, 1..u64::MAX, proptest::option::of(request), mutations, any::<u64>()).prop_map(
+        (1..=NUMBER_MAX, 1..=NUMBER_MAX, proptest::option::of(request), mutations, 0..=NUMBER_MAX).prop_map(
             |(seq, epoch, request, mutations, forget)| Entry {
                 seq: Seq(seq),
                 origin_epoch: Epoch(epoch),
@@ -417,6 +427,9 @@ mod tests {
         assert!(View::try_from(view.clone()).is_ok());
         assert!(View::try_from(wire::View { epoch: 0, ..view.clone() }).is_err());
         assert!(View::try_from(wire::View { members: vec![], ..view.clone() }).is_err());
+        let twice = vec![view.members[0].clone(), view.members[0].clone()];
+        assert!(View::try_from(wire::View { members: twice, ..view.clone() }).is_err());
+        assert!(View::try_from(wire::View { rebuilt_in: 2, ..view.clone() }).is_err());
         assert!(View::try_from(wire::View { chain: "No Name".into(), ..view }).is_err());
         let id = wire::RequestId { client: uuid_bytes(Uuid::from_u128(1)), number: 2, ..Default::default() };
         assert!(RequestId::try_from(id.clone()).is_ok());
@@ -425,6 +438,13 @@ mod tests {
         assert!(RequestId::try_from(wire::RequestId { client: Bytes::from_static(b"short"), ..id }).is_err());
         assert!(Entry::try_from(wire::Entry { seq: 0, origin_epoch: 1, ..Default::default() }).is_err());
         assert!(Entry::try_from(wire::Entry { seq: 1, origin_epoch: 0, ..Default::default() }).is_err());
+        let mut entry = wire::Entry { seq: NUMBER_MAX, origin_epoch: 1, ..Default::default() };
+        assert!(Entry::try_from(entry.clone()).is_ok());
+        entry.forget_through = u64::MAX;
+        assert!(Entry::try_from(entry).is_err(), "what is forgotten above it could not be counted");
+        assert!(
+            Entry::try_from(wire::Entry { seq: u64::MAX, origin_epoch: 1, ..Default::default() }).is_err()
+        );
         assert!(
             Header::try_from(Some(wire::Header { sender: Bytes::from_static(b"x"), ..Default::default() }))
                 .is_err()

@@ -49,6 +49,10 @@ uuid_id! {
     ClientId
 }
 
+/// No number that comes from elsewhere (a message, a record) is above this, so whatever counts on from it never runs past
+/// the end. No counter of a correct process gets here.
+pub const NUMBER_MAX: u64 = u64::MAX / 2;
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -1,11 +1,11 @@
 //! Who makes up a chain, and what follows from it. Derived facts are methods, never stored flags.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ChainId, Epoch, Incarnation, NodeId};
+use crate::{ChainId, Epoch, Incarnation, NodeId, id::NUMBER_MAX};
 
 /// One member of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +113,24 @@ impl fmt::Display for Role {
 }
 
 impl View {
+    /// What every view is by itself, wherever it comes from; if it is not, what is wrong with it.
+    ///
+    /// Whether a view may follow another one is for the coordinator to judge.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let check = |holds: bool, wrong| if holds { Ok(()) } else { Err(wrong) };
+        check(self.epoch != Epoch::ZERO, "a view's epochs count from 1")?;
+        check(!self.members.is_empty(), "a view has no member")?;
+        check(self.rebuilt_in <= self.epoch, "a view was rebuilt in a later epoch than its own")?;
+        let members = self.members.iter().map(|member| (member.node, member.incarnation));
+        let learners = self.learners.iter().map(|learner| (learner.node, learner.incarnation));
+        let mut seen = BTreeSet::new();
+        for (node, incarnation) in members.chain(learners) {
+            check(seen.insert(node), "a node stands twice in a view")?;
+            check(incarnation.0 <= NUMBER_MAX, "an incarnation in a view is out of range")?;
+        }
+        check(self.epoch.0 <= NUMBER_MAX, "the epoch of a view is out of range")
+    }
+
     /// The first member: takes the writes.
     #[must_use]
     pub fn head(&self) -> Option<&Member> {

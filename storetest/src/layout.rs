@@ -14,7 +14,7 @@ use craq_node::{
     replica::event::StoreWrite,
     store::{Change, Meta, StoreError, Writer, encoding::row_key},
 };
-use craq_proto::{Entry, Epoch, Seq};
+use craq_proto::{Entry, Epoch, Seq, id::NUMBER_MAX};
 
 use crate::{
     Subject,
@@ -195,10 +195,10 @@ pub fn every_kind_of_row_comes_back(subject: &dyn Subject) {
     let keys: [&[u8]; 8] = [b"\0", b"\0\0", b"a", b"a\0", b"ab", b"\xff", b"\xff\xff", &[0xff; 4096]];
     let mut mutations: Vec<_> = keys.iter().map(|key| mutation(key, 1, Some(key))).collect();
     mutations.push(mutation(b"gone", 2, None));
-    mutations.push(mutation(b"empty", u64::MAX, Some(b"")));
+    mutations.push(mutation(b"empty", NUMBER_MAX, Some(b"")));
     let forget = Entry { forget_through: Seq(3), ..(*entry(3, vec![])).clone() };
     let unnamed = Entry { request: None, ..(*simple(4, "k")).clone() };
-    let last = Entry { seq: Seq(u64::MAX), ..(*simple(5, "end")).clone() };
+    let last = Entry { seq: Seq(NUMBER_MAX), ..(*simple(5, "end")).clone() };
     let entries = [entry(1, mutations), entry(2, vec![]), forget.into(), unnamed.into(), last.into()];
     stage.append(&entries);
     assert_eq!(stage.rows(), rows_of(&entries));

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use craq_proto::{CallError, ChainId, Epoch, Key, NodeId, Seq, Time, Version, View, wire};
+use craq_proto::{
+    CallError, ChainId, Epoch, Key, NodeId, Seq, Time, Version, View,
+    convert::{Malformed, number},
+    wire,
+};
 use futures::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -175,18 +179,14 @@ impl Peers {
                 format!("node {sender} answers {} keys in epoch {}", reply.versions.len(), header.epoch);
             return Err(CallError::invalid(text).to_status());
         }
-        let position = |version: wire::LatestVersion| {
-            (version.seq > 0).then_some(Position {
-                seq: Seq(version.seq),
-                index: version.index,
-                version: Version(version.version),
-                deleted: version.deleted,
-            })
+        let position = |latest: wire::LatestVersion| -> Result<Option<Position>, Malformed> {
+            let seq = Seq(number(latest.seq, "latest.seq")?);
+            let version = Version(number(latest.version, "latest.version")?);
+            let (index, deleted) = (latest.index, latest.deleted);
+            Ok((seq > Seq::ZERO).then_some(Position { seq, index, version, deleted }))
         };
-        Ok(TailAnswer {
-            versions: reply.versions.into_iter().map(position).collect(),
-            commit: Seq(reply.commit),
-        })
+        let versions = reply.versions.into_iter().map(position).collect::<Result<_, _>>()?;
+        Ok(TailAnswer { versions, commit: Seq(number(reply.commit, "commit")?) })
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use craq_proto::{Entry, Row, Seq, convert::Malformed, wire};
+use craq_proto::{
+    Entry, Epoch, Row, Seq,
+    convert::{Malformed, number},
+    wire,
+};
 
 use crate::replica::event::{Message, Run};
 
 /// An entry or a row that is about to be sent does not match its checksum any more.
 #[derive(Debug)]
-pub(super) struct Damaged(pub(super) Seq);
+pub(crate) struct Damaged(pub(super) Seq);
 
 /// The message as it travels. Nothing damaged leaves: the receiver could not tell whose fault it is.
-pub(super) fn to_wire(message: Message) -> Result<wire::link_message::Body, Damaged> {
+pub(crate) fn to_wire(message: Message) -> Result<wire::link_message::Body, Damaged> {
     use wire::link_message::Body;
     Ok(match message {
         Message::Hello { commit, last, suffix } => {
@@ -54,43 +58,43 @@ pub(super) fn to_wire(message: Message) -> Result<wire::link_message::Body, Dama
 }
 
 /// The message as it is meant. `Open` is none: it stands only at the beginning, where the service reads it.
-pub(super) fn from_wire(body: Option<wire::link_message::Body>) -> Result<Message, Malformed> {
+pub(crate) fn from_wire(body: Option<wire::link_message::Body>) -> Result<Message, Malformed> {
     use wire::link_message::Body;
+    let seq = |value| number(value, "a sequence on a link").map(Seq);
     Ok(match body.ok_or(Malformed::Missing("body"))? {
         Body::Open(_) => return Err(Malformed::Bad { field: "body", expected: "message on an open link" }),
         Body::Hello(hello) => {
-            let run = |run: wire::Run| Run {
-                first: Seq(run.first),
-                last: Seq(run.last),
-                origin_epoch: craq_proto::Epoch(run.origin_epoch),
+            let run = |run: wire::Run| -> Result<Run, Malformed> {
+                let origin_epoch = Epoch(number(run.origin_epoch, "run.origin_epoch")?);
+                Ok(Run { first: seq(run.first)?, last: seq(run.last)?, origin_epoch })
             };
-            let suffix = hello.suffix.into_iter().map(run).collect();
-            Message::Hello { commit: Seq(hello.commit), last: Seq(hello.last), suffix }
+            let suffix = hello.suffix.into_iter().map(run).collect::<Result<_, _>>()?;
+            Message::Hello { commit: seq(hello.commit)?, last: seq(hello.last)?, suffix }
         }
         Body::Level(level) => {
-            Message::Level { commit: Seq(level.commit), truncate_to: Seq(level.truncate_to) }
+            Message::Level { commit: seq(level.commit)?, truncate_to: seq(level.truncate_to)? }
         }
         Body::Rows(rows) => Message::Rows {
             rows: rows.rows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            through: Seq(rows.through),
+            through: seq(rows.through)?,
             from_nothing: rows.from_nothing,
-            gc_floor: Seq(rows.gc_floor),
+            gc_floor: seq(rows.gc_floor)?,
         },
-        Body::RowsAck(ack) => Message::RowsAck { through: Seq(ack.through) },
+        Body::RowsAck(ack) => Message::RowsAck { through: seq(ack.through)? },
         Body::CaughtUp(caught_up) => Message::CaughtUp {
-            through: Seq(caught_up.through),
+            through: seq(caught_up.through)?,
             outcomes: caught_up.outcomes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             more: caught_up.more,
-            forgotten_through: Seq(caught_up.forgotten_through),
+            forgotten_through: seq(caught_up.forgotten_through)?,
         },
         Body::Append(append) => {
             let entry = |entry: wire::Entry| Entry::try_from(entry).map(Arc::new);
             Message::Append {
                 entries: append.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
-                durable: Seq(append.durable),
-                commit: Seq(append.commit),
+                durable: seq(append.durable)?,
+                commit: seq(append.commit)?,
             }
         }
-        Body::Ack(ack) => Message::Ack { commit: Seq(ack.commit) },
+        Body::Ack(ack) => Message::Ack { commit: seq(ack.commit)? },
     })
 }

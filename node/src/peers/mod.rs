@@ -24,6 +24,7 @@ use tonic::{
 
 pub(crate) use self::{
     link::{Opening, accept as accept_link, open as open_link},
+    message::{from_wire, to_wire},
     outbox::Outbox,
     reach::Reach,
 };

@@ -30,6 +30,8 @@ const INCARNATION_KEY: &[u8] = b"incarnation";
 const CLUSTER_KEY: &[u8] = b"cluster";
 const CHAIN_PREFIX: &[u8] = b"chain/";
 const CHAIN_END: &[u8] = b"chain0";
+/// Its tables are the last ones.
+const CHAIN_NUMBER_MAX: u32 = u32::MAX / 4 - 1;
 
 /// Who a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +128,11 @@ impl Store {
             Some(number) => *number,
             None => {
                 let number = directory.chains.values().max().map_or(0, |last| last + 1);
+                if number > CHAIN_NUMBER_MAX {
+                    return Err(StoreError::Corrupt(
+                        "the directory has no number left for a chain".to_owned(),
+                    ));
+                }
                 let key = [CHAIN_PREFIX, &number.to_be_bytes()].concat();
                 self.backend.apply(vec![put(&key, chain.as_str().as_bytes())])?;
                 directory.chains.insert(chain.clone(), number);
@@ -200,11 +207,17 @@ fn refuse_remains(backend: &dyn Backend) -> Result<(), StoreError> {
 fn load_chains(backend: &dyn Backend) -> Result<BTreeMap<ChainId, u32>, StoreError> {
     let mut chains = BTreeMap::new();
     let mut error = None;
+    let twice = |chain: &ChainId| StoreError::Corrupt(format!("the directory has chain {chain} twice"));
     backend.snapshot()?.scan(
         DIRECTORY,
         CHAIN_PREFIX,
         Some(CHAIN_END),
         &mut |key, record| match unseal_chain(key, record) {
+            // The number is the key, so that no two chains can have the same.
+            Ok((chain, _)) if chains.contains_key(&chain) => {
+                error = Some(twice(&chain));
+                ControlFlow::Break(())
+            }
             Ok((chain, number)) => {
                 chains.insert(chain, number);
                 ControlFlow::Continue(())
@@ -221,6 +234,7 @@ fn load_chains(backend: &dyn Backend) -> Result<BTreeMap<ChainId, u32>, StoreErr
 fn unseal_chain(key: &[u8], record: &[u8]) -> Result<(ChainId, u32), StoreError> {
     let content = unseal(key, record)?;
     let number = key[CHAIN_PREFIX.len()..].try_into().map(u32::from_be_bytes).ok();
+    let number = number.filter(|number| *number <= CHAIN_NUMBER_MAX);
     let chain = std::str::from_utf8(content).ok().and_then(|name| name.parse().ok());
     let no_chain = || StoreError::Corrupt(format!("record {}: it is no chain", key.escape_ascii()));
     chain.zip(number).ok_or_else(no_chain)
@@ -287,6 +301,22 @@ mod tests {
             text,
             "cannot open the store: it has format 2; this version of craq reads formats up to 1"
         );
+    }
+
+    #[test]
+    fn what_no_program_writes_is_refused_although_its_checksum_matches() {
+        let cases: [(&[u8], &[u8]); 3] = [
+            (INCARNATION_KEY, &u64::MAX.to_be_bytes()),
+            (b"chain/\xff\xff\xff\xff", b"other"),
+            (b"chain/\0\0\0\x01", b"default"),
+        ];
+        for (key, content) in cases {
+            let memory = Arc::new(Memory::new());
+            Store::open(memory.clone()).unwrap().chain(&ChainId::default_chain()).unwrap();
+            memory.apply(vec![put(key, content)]).unwrap();
+            let refused = Store::open(memory).unwrap_err();
+            assert!(matches!(refused, StoreError::Corrupt(_)), "{}: {refused}", key.escape_ascii());
+        }
     }
 
     #[test]

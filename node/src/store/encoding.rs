@@ -20,7 +20,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use craq_proto::{
-    ClientId, Epoch, Key, Mutation, Op, RequestId, Row, Seq, Value, Version, key::VALUE_BYTES_CEILING,
+    ClientId, Epoch, Key, Mutation, Op, RequestId, Row, Seq, Value, Version, id::NUMBER_MAX,
+    key::VALUE_BYTES_CEILING,
 };
 
 use super::StoreError;
@@ -122,6 +123,11 @@ fn decode(seq: Seq, index: u32, record: &Bytes) -> Result<Row, &'static str> {
     // From here on a refusal means that a program wrote what this one would not, not that bits have changed.
     if flags & !flag::KNOWN != 0 || index >= count {
         return Err("the record contradicts itself");
+    }
+    let version = head.as_ref().map_or(0, |head| head.version.0);
+    let asked = request.as_ref().map_or(0, |request| request.number.max(request.floor).max(request.born.0));
+    if [seq.0, origin_epoch.0, forget_through.0, version, asked].into_iter().any(|n| n > NUMBER_MAX) {
+        return Err("a number is out of range");
     }
     let body = record.slice(body_at..);
     let mutation = match head {
@@ -254,23 +260,29 @@ mod tests {
         }
     }
 
+    fn count() -> std::ops::RangeInclusive<u64> {
+        0..=NUMBER_MAX
+    }
+
     fn any_row() -> impl Strategy<Value = Row> {
         let request =
-            (any::<u128>(), any::<[u64; 3]>()).prop_map(|(client, [number, floor, born])| RequestId {
-                client: ClientId(Uuid::from_u128(client)),
-                number,
-                floor,
-                born: Seq(born),
-                retry: false,
+            (any::<u128>(), [count(), count(), count()]).prop_map(|(client, [number, floor, born])| {
+                RequestId {
+                    client: ClientId(Uuid::from_u128(client)),
+                    number,
+                    floor,
+                    born: Seq(born),
+                    retry: false,
+                }
             });
         let value = proptest::option::of(vec(any::<u8>(), 0..40));
-        let changed = (vec(any::<u8>(), 1..40), any::<u64>(), value, 0..5_u32, 1..5_u32).prop_map(
+        let changed = (vec(any::<u8>(), 1..40), count(), value, 0..5_u32, 1..5_u32).prop_map(
             |(key, version, value, index, more)| {
                 (Some(mutation(&key, version, value.as_deref())), index, index + more)
             },
         );
         let body = prop_oneof![Just((None, 0, 1)), changed];
-        let head = (any::<u64>(), any::<u64>(), any::<u64>(), proptest::option::of(request));
+        let head = (count(), count(), count(), proptest::option::of(request));
         (head, body).prop_map(|((seq, epoch, forget, request), (mutation, index, count))| Row {
             seq: Seq(seq),
             index,
@@ -351,6 +363,21 @@ mod tests {
         };
         assert!(refusal(1, 3 | flag::EXPIRY).contains("expiry"), "{}", refusal(1, 3 | flag::EXPIRY));
         assert!(refusal(0, 2).contains("format"), "{}", refusal(0, 2));
+    }
+
+    /// What counts on from them would run past the end, and end the process.
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_refused() {
+        let refusal = |row: Row| decode_row(row.seq, row.index, &encode_row(&row)).unwrap_err().to_string();
+        for row in [
+            Row { seq: Seq(u64::MAX), ..golden() },
+            Row { origin_epoch: Epoch(NUMBER_MAX + 1), ..golden() },
+            Row { forget_through: Seq(u64::MAX), ..golden() },
+            Row { mutation: Some(mutation(b"key", u64::MAX, None)), ..golden() },
+            Row { request: golden().request.map(|r| RequestId { born: Seq(u64::MAX), ..r }), ..golden() },
+        ] {
+            assert!(refusal(row.clone()).ends_with("a number is out of range"), "{row:?} was taken");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! Never here: rows of the log (see `encoding`), and which records there are (see `directory` and `chain_store`).
 
 use bytes::{BufMut, Bytes, BytesMut};
-use craq_proto::{ClientId, NodeId, Outcome, Seq, Version, View};
+use craq_proto::{ClientId, NodeId, Outcome, Seq, Version, View, id::NUMBER_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, encoding::Fields};
@@ -40,7 +40,8 @@ pub(super) fn unseal<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], Store
 /// The number that was sealed under this key.
 pub(super) fn unseal_number(key: &[u8], record: &[u8]) -> Result<u64, StoreError> {
     let content = unseal(key, record)?;
-    content.try_into().map(u64::from_be_bytes).map_err(|_| corrupt(key, "it is no number"))
+    let number = content.try_into().map(u64::from_be_bytes).map_err(|_| corrupt(key, "it is no number"))?;
+    if number > NUMBER_MAX { Err(corrupt(key, "its number is out of range")) } else { Ok(number) }
 }
 
 /// The record of a view.
@@ -54,6 +55,7 @@ pub(super) fn seal_view(key: &[u8], stored: &StoredView) -> Bytes {
 pub(super) fn unseal_view(key: &[u8], record: &[u8]) -> Result<StoredView, StoreError> {
     let record: ViewRecord = serde_json::from_slice(unseal(key, record)?)
         .map_err(|error| corrupt(key, &format!("it is no view: {error}")))?;
+    record.view.check().map_err(|wrong| corrupt(key, wrong))?;
     Ok(StoredView { view: record.view, bound: record.bound })
 }
 
@@ -86,7 +88,8 @@ fn parse_outcome(key: &[u8], content: &[u8]) -> Option<Outcome> {
     while !fields.0.is_empty() {
         versions.push(Version(fields.u64()?));
     }
-    Some(Outcome { client, number, floor, seq, versions })
+    let is_in_range = [seq.0, number, floor].into_iter().all(|n| n <= NUMBER_MAX);
+    is_in_range.then_some(Outcome { client, number, floor, seq, versions })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -172,6 +175,17 @@ mod tests {
     }
 
     #[test]
+    fn what_no_program_writes_is_refused_although_its_checksum_matches() {
+        assert!(unseal_number(b"commit", &seal(b"commit", &u64::MAX.to_be_bytes())).is_err());
+        let mut stored = stored_view();
+        stored.view.learners[0].node = stored.view.members[0].node;
+        let twice = unseal_view(b"view", &seal_view(b"view", &stored)).unwrap_err().to_string();
+        assert_eq!(twice, "the store is corrupt: record view: a node stands twice in a view");
+        let late = Outcome { seq: Seq(u64::MAX), ..outcome() };
+        assert!(unseal_outcome(&outcome_key(late.seq), &seal_outcome(&late)).is_err());
+    }
+
+    #[test]
     fn no_changed_bit_passes_and_no_other_key() {
         let record = seal_view(b"view", &stored_view()).to_vec();
         for bit in 0..record.len() * 8 {
@@ -188,9 +202,11 @@ mod tests {
         fn no_bytes_make_the_decoders_panic(key in vec(any::<u8>(), 0..12), bytes in vec(any::<u8>(), 0..80)) {
             prop_assert!(unseal(&key, &bytes).is_err());
             let sealed = seal(&key, &bytes);
+            let in_range = |number: &[u8]| number.first().is_some_and(|first| *first < 128);
             let whole = key.len() == 8 && bytes.len() >= 32 && bytes.len() % 8 == 0;
-            prop_assert_eq!(unseal_outcome(&key, &sealed).is_ok(), whole);
-            prop_assert_eq!(unseal_number(&key, &sealed).is_ok(), bytes.len() == 8);
+            let counts = whole && in_range(&key) && in_range(&bytes[16..]) && in_range(&bytes[24..]);
+            prop_assert_eq!(unseal_outcome(&key, &sealed).is_ok(), counts);
+            prop_assert_eq!(unseal_number(&key, &sealed).is_ok(), bytes.len() == 8 && in_range(&bytes));
             prop_assert!(unseal_view(&key, &sealed).is_err());
         }
     }

@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
-use craq_proto::{ClientId, RequestId, Seq};
+use craq_proto::{
+    ClientId, RequestId, Seq,
+    planted::{self, Bug},
+};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -173,7 +176,11 @@ impl Ticket {
     pub fn id(&self, retry: bool) -> RequestId {
         let floor =
             self.session.as_ref().and_then(|session| session.numbers.lock().in_flight.first().copied());
-        self.token.id(floor.unwrap_or(0), retry)
+        let token = match retry && planted::is(Bug::RetryUnderNewId) {
+            true => RequestToken { number: self.token.number + (1 << 32), ..self.token },
+            false => self.token,
+        };
+        token.id(floor.unwrap_or(0), retry && !planted::is(Bug::RetryNotFlagged))
     }
 }
 

@@ -18,7 +18,10 @@
 
 use std::time::Duration;
 
-use craq_proto::ErrorKind;
+use craq_proto::{
+    ErrorKind,
+    planted::{self, Bug},
+};
 
 use crate::{Error, RequestToken, failure::Failure};
 
@@ -107,6 +110,8 @@ impl Retries {
         }
         if self.request.is_some() && !kind.is_certain() {
             self.uncertain = true;
+        } else if planted::is(Bug::LastAttemptDecides) {
+            self.uncertain = false;
         }
         let worthwhile = match kind {
             ErrorKind::ResourceExhausted if self.request.is_none() => {
@@ -143,6 +148,7 @@ impl Retries {
             n => format!("{} ({n} attempts)", failure.error.message),
         };
         if self.uncertain
+            && !planted::is(Bug::UnknownCalledRefused)
             && let Some(request) = self.request
         {
             return Error::OutcomeUnknown { request: request.repeated(), message };

@@ -10,7 +10,10 @@ use std::{
     collections::BTreeMap, fs::DirBuilder, os::unix::fs::DirBuilderExt, path, sync::Arc, time::Duration,
 };
 
-use craq_proto::{ChainId, ClusterId, View};
+use craq_proto::{
+    ChainId, ClusterId, View,
+    planted::{self, Bug},
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, local::LocalFileSystem, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -210,7 +213,10 @@ impl Log {
             body: Body::View { view: view.clone() },
             wall_time: now(),
         };
-        let created = create(&*self.store, &record_path(self.next), &record).await?;
+        let created = match create(&*self.store, &record_path(self.next), &record).await {
+            Err(_) if planted::is(Bug::AmbiguousAppendDone) => true,
+            created => created?,
+        };
         if !created {
             let found = self.read(self.next).await?;
             if found.is_none_or(|found| found.nonce != nonce) {
@@ -298,7 +304,9 @@ async fn cluster(store: &dyn ObjectStore, empty: bool) -> Result<ClusterId, LogE
 async fn create<T: Serialize>(store: &dyn ObjectStore, path: &Path, record: &T) -> Result<bool, LogError> {
     let bytes = serde_json::to_vec_pretty(record)
         .map_err(|e| LogError::Corrupt { path: path.to_string(), what: e.to_string() })?;
-    match bounded(path, store.put_opts(path, bytes.into(), PutMode::Create.into())).await {
+    let is_planted = planted::is(Bug::UnconditionalPut);
+    let mode = if is_planted { PutMode::Overwrite } else { PutMode::Create };
+    match bounded(path, store.put_opts(path, bytes.into(), mode.into())).await {
         Ok(_) => Ok(true),
         Err(LogError::Store { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
         Err(error) => Err(error),

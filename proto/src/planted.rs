@@ -38,6 +38,8 @@
 //! - An answer of the tail wins over an own newer commit: the read began before either was committed.
 //! - The view is acted upon before it is stored: a process that has forgotten it has another incarnation, which takes
 //!   part in nothing before a newer view names it.
+//! - An `Active` of an older epoch counts: a node becomes a member only after it has said, as a learner of a later epoch,
+//!   that it has caught up, and this took the place of what it had said before. (Of one that stays a member, it is true.)
 //! - A client's floor above what it may still repeat: the head refuses such a number, and the client says "unknown".
 //! - A dirty suffix dropped by a new tail that has a predecessor (half of M8): the predecessor sends it again.
 
@@ -211,8 +213,6 @@ bugs! {
         "A chain goes on without any of its in-sync members."
     InSyncWithoutActive ["M6, protocol.md 7 ⚑"]
         "A member is called in sync as soon as the chain is quiet, without having said `Active`."
-    ActiveOfOlderEpoch ["protocol.md 7 ⚑"]
-        "An `Active` of an older epoch counts."
     PublishedBeforePersisted ["protocol.md 7"]
         "The coordinator publishes a view before it is in the log."
     UnconditionalPut ["M17, protocol.md 7"]

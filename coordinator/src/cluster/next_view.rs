@@ -5,7 +5,10 @@
 //! one step at a time. What an operator orders is in `order`; what every step must keep is in
 //! [`super::legal`].
 
-use craq_proto::{Learner, Member, NodeId, View};
+use craq_proto::{
+    Learner, Member, NodeId, View,
+    planted::{self, Bug},
+};
 
 use super::{
     event::Placement,
@@ -72,6 +75,9 @@ impl Draft {
     pub(super) fn mend(&mut self, facts: &Facts) {
         while let Some(head) = self.view.members.first().filter(|head| !head.in_sync).cloned() {
             let Some(leader) = self.view.members.iter().find(|member| member.in_sync).cloned() else { break };
+            if planted::is(Bug::HeadNotInSync) {
+                break;
+            }
             self.view.members.remove(0);
             let (node, head) = (Name::of(&self.view, head.node), head);
             let node = Name { address: head.address.clone(), ..node };
@@ -134,7 +140,9 @@ fn restarts(view: &View, facts: &Facts) -> Option<Step> {
 fn removals(view: &View, facts: &Facts) -> Option<Step> {
     let alive = |member: &&Member| member.in_sync && facts.lost(member.node).is_none();
     let mut holders: Vec<NodeId> = view.members.iter().filter(alive).map(|member| member.node).collect();
-    if holders.is_empty() {
+    let goes_on = planted::is(Bug::EpochWithoutInSync)
+        && view.members.iter().any(|member| facts.lost(member.node).is_none());
+    if holders.is_empty() && !goes_on {
         return None;
     }
     let mut draft = Draft::of(view);
@@ -150,6 +158,11 @@ fn removals(view: &View, facts: &Facts) -> Option<Step> {
             draft.transitions.push(Transition::Left { node: name });
             draft.take_out(node);
         }
+    }
+    if holders.is_empty()
+        && let Some(head) = draft.view.members.first_mut()
+    {
+        head.in_sync = true;
     }
     draft.mend(facts);
     draft.finish()
@@ -175,7 +188,8 @@ fn cut(view: &View, facts: &Facts) -> Option<Step> {
 fn in_sync(view: &View, facts: &Facts) -> Option<Step> {
     let mut draft = Draft::of(view);
     for member in &mut draft.view.members {
-        if !member.in_sync && facts.lost(member.node).is_none() && facts.active(view, member.node) {
+        let is_active = facts.active(view, member.node) || planted::is(Bug::InSyncWithoutActive);
+        if !member.in_sync && facts.lost(member.node).is_none() && is_active {
             member.in_sync = true;
             draft.transitions.push(Transition::InSync { node: Name::of(view, member.node) });
         }

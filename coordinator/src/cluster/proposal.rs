@@ -1,7 +1,10 @@
 //! How a chain goes from one view to the next: proposed, persisted, installed. And the orders of operators, which
 //! wait for their turn.
 
-use craq_proto::{Epoch, Member, NodeId, Time, View};
+use craq_proto::{
+    Epoch, Member, NodeId, Time, View,
+    planted::{self, Bug},
+};
 
 use super::{
     Chain, ChainId, Cluster, ORDER_PATIENCE, SETTLE_PATIENCE,
@@ -233,10 +236,14 @@ fn carry_out(
 fn propose(chain: &mut Chain, (view, transitions): Step, order: Option<Order>, out: &mut Vec<Output>) {
     let loss = transitions.iter().any(|t| matches!(t, Transition::DataLossAccepted { .. }));
     let authority = if loss { Authority::DataLossAccepted } else { Authority::System };
-    if let Some(old) = &chain.view
+    let is_planted = planted::is(Bug::HeadNotInSync) || planted::is(Bug::EpochWithoutInSync);
+    if let Some(old) = chain.view.as_ref().filter(|_| !is_planted)
         && let Err(violated) = legal_successor(old, &view, authority)
     {
         panic!("an illegal view was made: {violated}: {view:?} after {old:?}");
+    }
+    if planted::is(Bug::PublishedBeforePersisted) {
+        out.push(Output::Publish(view.clone()));
     }
     out.push(Output::Persist(view.clone()));
     chain.proposal = Some(Proposal { view, transitions, order });

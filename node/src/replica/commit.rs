@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use craq_proto::{Entry, Epoch, Row, Seq, Time};
+use craq_proto::{
+    Entry, Epoch, Row, Seq, Time,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -33,8 +36,9 @@ pub(super) enum Pending {
 impl Replica {
     /// Orders a write. With it goes what costs no extra sync: the commit, and what is forgotten.
     pub(super) fn persist(&mut self, mut write: StoreWrite, pending: Pending, out: &mut Vec<Output>) {
-        if write.commit.is_none() && self.log.commit > self.saved_commit {
-            write.commit = Some(self.log.commit);
+        let commit = if planted::is(Bug::CommitSavedAhead) { self.log.last } else { self.log.commit };
+        if write.commit.is_none() && commit > self.saved_commit {
+            write.commit = Some(commit);
         }
         self.saved_commit = write.commit.unwrap_or(self.saved_commit);
         if write.forgotten_through.is_none() && self.outcomes.forgotten_through() > self.saved_forgotten {
@@ -42,6 +46,11 @@ impl Replica {
         }
         self.saved_forgotten = write.forgotten_through.unwrap_or(self.saved_forgotten);
         write.drop_outcomes.extend(self.outcomes.take_dropped());
+        if let Pending::Entries { through } = pending
+            && planted::is(Bug::DurableAtAppend)
+        {
+            self.log.durable = self.log.durable.max(through);
+        }
         self.persists += 1;
         let id = PersistId(self.persists);
         self.persisting.push_back((id, pending));
@@ -66,6 +75,9 @@ impl Replica {
 
     /// What is thrown away is no longer durable, and a write of it that is under way no longer counts (protocol.md 4).
     pub(super) fn forget_durability_above(&mut self, seq: Seq) {
+        if planted::is(Bug::StaleBatchCounts) {
+            return;
+        }
         for (_, pending) in &mut self.persisting {
             if let Pending::Entries { through } = pending {
                 *through = (*through).min(seq);
@@ -79,7 +91,8 @@ impl Replica {
             return;
         }
         // protocol.md 3.6: durable at this and at every member before it. The head has none before it.
-        let upstream = if self.role().is_head() { Some(self.log.durable) } else { self.upstream_durable };
+        let has_none_before = self.role().is_head() || planted::is(Bug::TailIgnoresUpstream);
+        let upstream = if has_none_before { Some(self.log.durable) } else { self.upstream_durable };
         if let Some(upstream) = upstream {
             self.commit_known = self.commit_known.max(self.log.durable.min(upstream));
             self.advance_commit(out);
@@ -153,7 +166,7 @@ impl Replica {
 
     /// How far the log is durable at this replica and all before it.
     fn durable_so_far(&self) -> Seq {
-        if self.role().is_head() {
+        if self.role().is_head() || planted::is(Bug::UpstreamNotPassedOn) {
             return self.log.durable;
         }
         self.upstream_durable.map_or(Seq::ZERO, |upstream| upstream.min(self.log.durable))

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use craq_proto::{Epoch, NodeId, Time, View};
+use craq_proto::{
+    Epoch, NodeId, Time, View,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -43,7 +46,9 @@ impl Replica {
         let Some(view) = self.view.as_ref().filter(|_| self.role().is_member()) else { return Time::ZERO };
         let others = view.members.iter().filter(|member| member.node != self.node);
         let promised = |node: &NodeId| self.leases.received.get(node).copied().unwrap_or_default();
-        others.map(|member| promised(&member.node)).min().unwrap_or(Time::MAX)
+        let ends = others.map(|member| promised(&member.node));
+        let end = if planted::is(Bug::LeaseOfAnyMember) { ends.max() } else { ends.min() };
+        end.unwrap_or(Time::MAX)
     }
 
     pub(super) fn next_ping(&self) -> Option<Time> {
@@ -91,7 +96,8 @@ impl Replica {
     ) {
         let is_member = self.view.as_ref().is_some_and(|view| view.member(from).is_some());
         // A view that is not on stable storage would be forgotten by a crash, and the promise with it.
-        let may_promise = self.view_durable && self.role().is_member() && is_member && epoch == self.epoch();
+        let is_due = (is_member && epoch == self.epoch()) || planted::is(Bug::OlderEpochPromised);
+        let may_promise = self.view_durable && self.role().is_member() && is_due;
         if may_promise {
             let until = now + self.config.promise();
             self.leases.promise(from, until);
@@ -102,7 +108,8 @@ impl Replica {
         self.on_newer_epoch(epoch, out);
     }
 
-    pub(super) fn on_promised(&mut self, by: NodeId, epoch: Epoch, sent: Time) {
+    pub(super) fn on_promised(&mut self, now: Time, by: NodeId, epoch: Epoch, sent: Time) {
+        let sent = if planted::is(Bug::LeaseFromAnswer) { now } else { sent };
         if epoch <= self.epoch() {
             let until = self.leases.received.entry(by).or_default();
             *until = (sent + self.config.lease).max(*until);
@@ -112,7 +119,8 @@ impl Replica {
     /// The other node will answer no strong read any more in the epochs before the one that it has installed.
     pub(super) fn on_released(&mut self, by: NodeId, epoch: Epoch) {
         let is_member_here = self.view.as_ref().is_some_and(|view| view.member(by).is_some());
-        if epoch > self.epoch() || (epoch == self.epoch() && !is_member_here) {
+        let is_planted = planted::is(Bug::OldReleaseBelieved);
+        if epoch > self.epoch() || (epoch == self.epoch() && !is_member_here) || is_planted {
             self.leases.given.remove(&by);
             if self.gate.is_some()
                 && let Some(view) = &self.view

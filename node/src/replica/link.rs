@@ -6,7 +6,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use craq_proto::{CallError, Entry, Epoch, Incarnation, NodeId, Outcome, Role, Seq, Time};
+use craq_proto::{
+    CallError, Entry, Epoch, Incarnation, NodeId, Outcome, Role, Seq, Time,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -85,7 +88,8 @@ impl Down {
 impl Replica {
     /// A new epoch has links of its own.
     pub(super) fn close_links(&mut self, out: &mut Vec<Output>) {
-        let up = self.up.take().map(|up| up.link);
+        let is_kept = planted::is(Bug::OlderEpochAccepted);
+        let up = self.up.take_if(|_| !is_kept).map(|up| up.link);
         let down = self.down.take().map(|down| down.link);
         let learners = std::mem::take(&mut self.learners).into_values().map(|learner| learner.link);
         out.extend(up.into_iter().chain(down).chain(learners).map(|link| Output::CloseLink { link }));
@@ -95,8 +99,7 @@ impl Replica {
     pub(super) fn on_link_closed(&mut self, link: LinkId) {
         if self.up.as_ref().is_some_and(|up| up.link == link) {
             self.up = None;
-            // protocol.md 4: starts at nothing when a link opens, and is learnt again.
-            self.upstream_durable = None;
+            self.forget_upstream();
         }
         if self.down.as_ref().is_some_and(|down| down.link == link) {
             self.down = None;
@@ -105,9 +108,17 @@ impl Replica {
         self.learners.retain(|_, learner| learner.link != link);
     }
 
+    /// protocol.md 4: durability upstream starts at nothing when a link opens, and is learnt again.
+    pub(super) fn forget_upstream(&mut self) {
+        if !planted::is(Bug::UpstreamKept) {
+            self.upstream_durable = None;
+        }
+    }
+
     pub(super) fn maybe_open_links(&mut self, out: &mut Vec<Output>) {
         // protocol.md 4: only once level itself.
-        if !self.is_moving() || !self.role().is_member() || !self.is_level() {
+        let is_level = self.is_level() || planted::is(Bug::LinkBeforeLevel);
+        if !self.is_moving() || !self.role().is_member() || !is_level {
             return;
         }
         let Some(view) = self.view.clone() else { return };
@@ -148,7 +159,8 @@ impl Replica {
             LinkKind::Chain => view.predecessor(self.node).map(|member| member.node),
             LinkKind::Transfer => view.learner(self.node).map(|learner| learner.source),
         });
-        let is_same_process = view.is_some_and(|view| view.incarnation(from) == Some(incarnation));
+        let is_same_process = planted::is(Bug::IncarnationIgnored)
+            || view.is_some_and(|view| view.incarnation(from) == Some(incarnation));
         if expected != Some(from) || !is_same_process || self.role() == Role::None {
             out.push(Output::CloseLink { link });
             return;
@@ -156,7 +168,7 @@ impl Replica {
         if let Some(old) = self.up.take() {
             out.push(Output::CloseLink { link: old.link });
         }
-        self.upstream_durable = None;
+        self.forget_upstream();
         self.caught_up = false;
         let (outcomes, held) = (Vec::new(), VecDeque::new());
         self.up = Some(Up { link, kind, stage: UpStage::Waiting, outcomes, held });
@@ -186,7 +198,7 @@ impl Replica {
     /// has on disk, and the chain may have committed on the strength of that, or the coordinator called it in sync by now:
     /// it drops nothing when its link opens again.
     fn holds_the_chains_log(&self) -> bool {
-        self.is_in_sync() || self.is_level()
+        self.is_in_sync() || (self.first_entry.is_some() && !planted::is(Bug::LevelDropsSuffix))
     }
 
     /// The highest sequence that is known to be committed and held here.
@@ -203,7 +215,7 @@ impl Replica {
         message: Message,
         out: &mut Vec<Output>,
     ) {
-        if epoch != self.epoch() {
+        if epoch != self.epoch() && !planted::is(Bug::OlderEpochAccepted) {
             self.on_newer_epoch(epoch, out);
             return;
         }
@@ -254,7 +266,7 @@ impl Replica {
         if let Some(up) = self.up.take() {
             out.push(Output::CloseLink { link: up.link });
         }
-        self.upstream_durable = None;
+        self.forget_upstream();
     }
 
     fn on_level(&mut self, commit: Seq, truncate_to: Seq, out: &mut Vec<Output>) {
@@ -272,7 +284,9 @@ impl Replica {
             return self.halt(reason, out);
         }
         let lost = |_: &Entry| CallError::unavailable("the chain changed and the write was not taken over");
-        self.throw_away_above(truncate_to, lost, out);
+        if !planted::is(Bug::TruncationSkipped) {
+            self.throw_away_above(truncate_to, lost, out);
+        }
         self.commit_known = self.commit_known.max(commit);
         if let Some(up) = &mut self.up {
             up.stage = UpStage::Live;
@@ -292,7 +306,8 @@ impl Replica {
             }
             if entry.seq <= self.log.last {
                 let held = self.log.entry(entry.seq);
-                if held.is_some_and(|held| held.origin_epoch != entry.origin_epoch) {
+                let is_other = held.is_some_and(|held| held.origin_epoch != entry.origin_epoch);
+                if is_other && !planted::is(Bug::TruncationSkipped) {
                     return self.close_up(out);
                 }
                 continue;

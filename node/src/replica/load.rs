@@ -5,7 +5,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use craq_proto::{Entry, Epoch, Incarnation, NodeId, Row, Seq, Time};
+use craq_proto::{
+    Entry, Epoch, Incarnation, NodeId, Row, Seq, Time,
+    planted::{self, Bug},
+};
 
 use super::{
     Config, Replica, event::StoredView, lease::Leases, log::Log, outcomes::Outcomes, question::Questions,
@@ -92,8 +95,13 @@ impl Loader {
         if let Some(StoredView { view, bound }) = self.stored {
             let until = now + replica.config.promise();
             let members = view.members.iter().map(|member| member.node);
+            let members = members.filter(|_| !planted::is(Bug::PromisesForgotten));
+            let bound = bound.into_iter().filter(|_| !planted::is(Bug::BoundForgotten));
             for node in members.chain(bound).filter(|node| *node != replica.node) {
                 replica.leases.promise(node, until);
+            }
+            if planted::is(Bug::IncarnationIgnored) {
+                replica.gate = Some(replica.leases.bound_outside(&view, now).1.unwrap_or_default());
             }
             replica.view = Some(Arc::new(view));
         }

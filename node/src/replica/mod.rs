@@ -54,7 +54,10 @@ use std::{
     sync::Arc,
 };
 
-use craq_proto::{Epoch, Incarnation, NodeId, Role, Seq, Time, View};
+use craq_proto::{
+    Epoch, Incarnation, NodeId, Role, Seq, Time, View,
+    planted::{self, Bug},
+};
 
 use self::{
     commit::Pending,
@@ -199,7 +202,7 @@ impl Replica {
             Input::LinkClosed { link } => self.on_link_closed(link),
             Input::LogRead { link, rows, through } => self.on_log_read(link, rows, through, out),
             Input::Pinged { ticket, from, epoch } => self.on_pinged(now, ticket, from, epoch, out),
-            Input::Promised { by, epoch, sent } => self.on_promised(by, epoch, sent),
+            Input::Promised { by, epoch, sent } => self.on_promised(now, by, epoch, sent),
             Input::Released { by, epoch } => self.on_released(by, epoch),
             Input::NewerEpoch { epoch } => self.on_newer_epoch(epoch, out),
             Input::TailAnswered { question, answer } => self.on_tail_answered(question, answer, out),
@@ -253,9 +256,14 @@ impl Replica {
     /// The place in the view. A process that the view does not name takes no part (protocol.md 4).
     fn role(&self) -> Role {
         match &self.view {
-            Some(view) if view.incarnation(self.node) == Some(self.incarnation) => view.role(self.node),
+            Some(view) if self.is_named_by(view) => view.role(self.node),
             _ => Role::None,
         }
+    }
+
+    fn is_named_by(&self, view: &View) -> bool {
+        let is_planted = planted::is(Bug::IncarnationIgnored);
+        is_planted || view.incarnation(self.node) == Some(self.incarnation)
     }
 
     fn is_in_sync(&self) -> bool {
@@ -264,11 +272,12 @@ impl Replica {
     }
 
     fn is_level(&self) -> bool {
-        self.first_entry.is_some()
+        self.first_entry.is_some() || (planted::is(Bug::NoFirstEntry) && self.is_moving())
     }
 
     fn is_settled(&self) -> bool {
-        self.first_entry.is_some_and(|first| self.log.commit >= first)
+        let is_planted = planted::is(Bug::NoFirstEntry) && self.is_moving();
+        is_planted || self.first_entry.is_some_and(|first| self.log.commit >= first)
     }
 
     /// Part of the chain, with everything in place to take part in its epoch.
@@ -277,15 +286,18 @@ impl Replica {
     }
 
     fn is_active(&self) -> bool {
-        let first_is_durable = self.first_entry.is_some_and(|first| self.log.durable >= first);
+        let first_is_durable =
+            planted::is(Bug::NoFirstEntry) || self.first_entry.is_some_and(|first| self.log.durable >= first);
         self.is_moving() && self.role().is_member() && first_is_durable
     }
 
     /// Gives readers the rights that follow from the present state.
     fn publish(&self) {
         let role = self.role();
-        let readable = role.is_member() && (self.is_in_sync() || self.is_level());
-        let is_authority = role.is_tail() && self.is_moving() && self.is_settled();
+        let holds_all = self.is_in_sync() || self.is_level() || planted::is(Bug::ReadsWhenNotLevel);
+        let readable = role.is_member() && holds_all;
+        let is_settled = self.is_settled() || planted::is(Bug::UnsettledTailAnswers);
+        let is_authority = role.is_tail() && self.is_moving() && is_settled;
         let lease = self.lease_until();
         let rights = self.versions.rights();
         let same_view = rights.epoch == self.epoch() && rights.view.is_some() == self.view.is_some();

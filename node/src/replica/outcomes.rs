@@ -7,7 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use craq_proto::{ClientId, Entry, Outcome, RequestId, Row, Seq, Version};
+use craq_proto::{
+    ClientId, Entry, Outcome, RequestId, Row, Seq, Version,
+    planted::{self, Bug},
+};
 
 /// What the head knows of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,9 @@ impl Outcomes {
 
     pub(super) fn judge(&self, request: &RequestId) -> Judgement {
         let RequestId { client, number, .. } = *request;
+        if planted::is(Bug::RepeatExecuted) {
+            return Judgement::New;
+        }
         if let Some(seq) = self.dirty.get(&(client, number)) {
             return Judgement::Dirty(*seq);
         }
@@ -80,11 +86,12 @@ impl Outcomes {
         }
         let floor =
             known.map_or(0, |known| known.floor).max(self.dirty_floors.get(&client).copied().unwrap_or(0));
-        if number < floor {
+        if number < floor && !planted::is(Bug::GivenUpExecuted) {
             return Judgement::GivenUp { floor };
         }
         // What it made can only stand above `born`; what stands at or below the forgotten is not known any more.
-        if request.retry && request.born < self.forgotten_through {
+        let may_be_forgotten = request.retry && request.born < self.forgotten_through;
+        if may_be_forgotten && !planted::is(Bug::ForgottenExecuted) {
             return Judgement::Forgotten;
         }
         Judgement::New

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use craq_proto::{CallError, ErrorKind, Key, Seq, Time};
+use craq_proto::{
+    CallError, ErrorKind, Key, Seq, Time,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -37,6 +40,15 @@ impl Questions {
     fn wait(&mut self, key: Option<Key>, ticket: Ticket) {
         self.count += 1;
         self.waiting.entry(key).or_default().push(ticket);
+    }
+
+    /// Lets the read share the question that is under way; false: it is about other keys.
+    fn join(&mut self, key: Option<&Key>, ticket: Ticket) -> bool {
+        let mut asked = self.asked.iter_mut().flat_map(|(_, asked)| asked);
+        let Some((_, tickets)) = asked.find(|(asked, _)| asked.as_ref() == key) else { return false };
+        tickets.push(ticket);
+        self.count += 1;
+        true
     }
 
     /// The caller has gone. One whose question was already sent is answered in vain, which does no harm.
@@ -108,7 +120,7 @@ impl Replica {
         } else if self.questions.count >= max {
             let message = format!("{max} reads wait for the tail, which is the limit");
             out.push(refuse(ticket, CallError::new(ErrorKind::ResourceExhausted, message)));
-        } else {
+        } else if !planted::is(Bug::QuestionJoined) || !self.questions.join(key.as_ref(), ticket) {
             self.questions.wait(key, ticket);
         }
     }

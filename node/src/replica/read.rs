@@ -7,7 +7,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use craq_proto::{CallError, Epoch, ErrorKind, Key, Seq, Time, View};
+use craq_proto::{
+    CallError, Epoch, ErrorKind, Key, Seq, Time, View,
+    planted::{self, Bug},
+};
 
 use super::{
     event::{Position, TailAnswer},
@@ -99,6 +102,9 @@ impl Reader {
     #[must_use]
     pub fn strong(&self, now: Time, key: &[u8]) -> Look {
         let rights = self.versions.rights();
+        if let Some(look) = self.planted_look(&rights, key) {
+            return look;
+        }
         if let Err(error) = may_read(&rights, now) {
             return Look::Refused(error);
         }
@@ -111,9 +117,32 @@ impl Reader {
         match self.versions.state(key) {
             KeyState::Absent => serve(None, Needs::Lease, false),
             KeyState::Clean(position) => serve(Some(position), Needs::Lease, false),
+            KeyState::Dirty { latest, .. } if planted::is(Bug::DirtyServed) => {
+                serve(Some(latest), Needs::Lease, false)
+            }
+            KeyState::Dirty { clean, .. } if planted::is(Bug::DirtyNotAsked) => {
+                serve(clean, Needs::Lease, false)
+            }
             KeyState::Dirty { clean, .. } if rights.is_authority => serve(clean, Needs::Authority, true),
             KeyState::Dirty { .. } => Look::Dirty,
         }
+    }
+
+    /// What the bugs answer without a lease; none without them.
+    fn planted_look(&self, rights: &Rights, key: &[u8]) -> Option<Look> {
+        let is_found = |position: Position| !position.deleted;
+        let position = match self.versions.state(key) {
+            KeyState::Dirty { clean, .. } if planted::is(Bug::TailAnswersWithoutLease) => {
+                rights.is_authority.then_some(clean)?
+            }
+            state @ (KeyState::Absent | KeyState::Clean(_)) if planted::is(Bug::NotFoundWithoutLease) => {
+                (!state.clean().is_some_and(is_found)).then(|| state.clean())?
+            }
+            _ => return None,
+        };
+        let permit = Permit { epoch: rights.epoch, needs: Needs::Nothing };
+        let commit = self.versions.commit();
+        rights.readable.then_some(Look::Serve { position, permit, commit, at_tail: rights.is_authority })
     }
 
     /// Plans a read of what this replica knows to be committed: within `bound` if there is one, and at `min_seq` or later.
@@ -174,7 +203,9 @@ impl Reader {
             return PageLook::Refused(error);
         }
         let slice = self.versions.slice(start, end, limit, pin);
+        let is_mixed = planted::is(Bug::PageMixesDirty);
         let is_dirty = slice.states.iter().any(|(_, state)| matches!(state, KeyState::Dirty { .. }));
+        let is_dirty = is_dirty && !is_mixed;
         let needs = match strength {
             _ if is_fresh => Needs::Nothing,
             Strength::StrongAtOwnCommit => Needs::Lease,
@@ -186,7 +217,7 @@ impl Reader {
         let own = |key: &[u8]| Key::new(key.to_vec()).expect("the map holds keys of legal length");
         let exists = |position: &Position| !position.deleted;
         let positions = slice.states.iter().filter_map(|(key, state)| {
-            let position = state.clean().filter(exists)?;
+            let position = if is_mixed { state.newest() } else { state.clean() }.filter(exists)?;
             Some((own(key), position))
         });
         PageLook::Serve {
@@ -214,9 +245,12 @@ impl Reader {
         if !rights.is_authority {
             return Err(self.unavailable(format!("this node is not the settled tail of epoch {epoch}")));
         }
-        may_read(&rights, now)?;
+        let is_planted = planted::is(Bug::TailAnswersWithoutLease);
+        if !is_planted {
+            may_read(&rights, now)?;
+        }
         let versions = keys.iter().map(|key| self.versions.state(key.as_ref()).clean()).collect();
-        let permit = Permit { epoch, needs: Needs::Authority };
+        let permit = Permit { epoch, needs: if is_planted { Needs::Nothing } else { Needs::Authority } };
         // After the map: whoever waits for this commit has then all that was seen.
         Ok((TailAnswer { versions, commit: self.versions.commit() }, permit))
     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use craq_proto::{CallError, Epoch, Role, Time, View};
+use craq_proto::{
+    CallError, Epoch, Role, Time, View,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -18,16 +21,16 @@ impl Replica {
         if view.epoch <= self.epoch() {
             return;
         }
-        let was_member = self.role().is_member();
+        let was = self.role();
         let starts_over = self.is_of_given_up_history(&view);
         let old = self.view.replace(Arc::new(view.clone()));
         self.close_links(out);
         self.view_durable = false;
         self.first_entry = None;
-        self.upstream_durable = None;
+        self.forget_upstream();
         self.caught_up = false;
         let (bound, gate) = self.leases.bound_outside(&view, now);
-        self.gate = Some(gate.unwrap_or_default());
+        self.gate = Some(gate.filter(|_| !planted::is(Bug::NoGate)).unwrap_or_default());
 
         let changed = CallError::unavailable(format!("the chain changed to epoch {}", view.epoch));
         self.questions.refuse_all(&changed.with_view(Some(view.clone())), out);
@@ -45,12 +48,14 @@ impl Replica {
             // Their entries may be committed without this replica.
             self.give_up_waiters("this node has left the chain or fallen behind", out);
         }
-        if role == Role::Learner || (role.is_member() && !self.is_in_sync()) {
+        let takes_over = (role.is_head() && !was.is_head()) || (role.is_tail() && !was.is_tail());
+        let is_planted = takes_over && planted::is(Bug::NewTailDropsSuffix);
+        if role == Role::Learner || (role.is_member() && !self.is_in_sync()) || is_planted {
             self.drop_dirty_suffix(out);
         }
         // Readers lose their rights before anybody hears of it.
         self.publish();
-        if let Some(old) = old.filter(|_| was_member && !role.is_member()) {
+        if let Some(old) = old.filter(|_| was.is_member() && !role.is_member()) {
             out.push(Output::Release { to: self.others(&old), epoch });
         }
     }
@@ -59,7 +64,8 @@ impl Replica {
     /// epoch: what it holds as committed may differ from what the chain has committed since.
     fn is_of_given_up_history(&self, view: &View) -> bool {
         let leads_on = view.member(self.node).is_some_and(|member| member.in_sync);
-        view.rebuilt_in > self.epoch() && self.epoch() > Epoch::ZERO && !leads_on
+        let is_told = planted::is(Bug::RebuiltIgnored) || view.rebuilt_in <= self.epoch();
+        !is_told && self.epoch() > Epoch::ZERO && !leads_on
     }
 
     /// protocol.md 4: what is not known to be committed is brought again by the chain, or was never committed.

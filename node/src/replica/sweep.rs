@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use craq_proto::{Entry, Mutation, Row, Seq, Time};
+use craq_proto::{
+    Entry, Mutation, Row, Seq, Time,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -78,6 +81,9 @@ impl Sweep {
     fn mutation_committed(&mut self, mutation: &Mutation, new: Position, overwritten: Option<Position>) {
         if let Some(old) = overwritten {
             self.rows.insert((old.seq, old.index));
+            if planted::is(Bug::SweepRemovesNewest) {
+                self.rows.insert((new.seq, new.index));
+            }
             if old.deleted {
                 self.tombstones.remove(&(old.seq, mutation.key.as_ref().into()));
             }
@@ -115,7 +121,9 @@ impl Replica {
         let mut write = StoreWrite { gc_floor: Some(self.sweep.gc_floor), ..StoreWrite::default() };
         for _ in 0..self.config.sweep_rows {
             let Some((seq, index)) = self.sweep.rows.pop_first() else { break };
-            write.keep_outcomes.extend(self.outcomes.rescue(seq));
+            if !planted::is(Bug::OutcomesNotRescued) {
+                write.keep_outcomes.extend(self.outcomes.rescue(seq));
+            }
             write.remove_rows.push((seq, index));
         }
         self.persist(write, Pending::Sweep, out);
@@ -128,7 +136,8 @@ impl Replica {
         let walks = self.learners.values().chain(&self.down).filter_map(Down::walk);
         let sent = walks.map(Walk::sent).min().unwrap_or(self.log.commit);
         while let Some((seq, _)) = self.sweep.tombstones.first() {
-            if seq.0 + kept >= self.log.commit.0 || *seq > sent {
+            let is_unsent = *seq > sent && !planted::is(Bug::TombstoneUnderWalk);
+            if seq.0 + kept >= self.log.commit.0 || is_unsent {
                 return;
             }
             let Some((seq, key)) = self.sweep.tombstones.pop_first() else { return };
@@ -138,7 +147,9 @@ impl Replica {
             {
                 self.versions.remove(&key);
                 self.sweep.rows.insert((seq, position.index));
-                self.sweep.gc_floor = self.sweep.gc_floor.max(seq);
+                if !planted::is(Bug::TombstoneFloorNotRaised) {
+                    self.sweep.gc_floor = self.sweep.gc_floor.max(seq);
+                }
             }
         }
     }

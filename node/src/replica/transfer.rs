@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use craq_proto::{Entry, NodeId, Outcome, Row, Seq};
+use craq_proto::{
+    Entry, NodeId, Outcome, Row, Seq,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -121,6 +124,7 @@ impl Replica {
         }
         let is_newest = |row: &Row| match &row.mutation {
             None => true,
+            Some(mutation) if mutation.is_delete() && planted::is(Bug::WalkSkipsTombstones) => false,
             Some(mutation) => match versions.state(mutation.key.as_ref()).clean() {
                 Some(position) => (position.seq, position.index) == (row.seq, row.index),
                 None => false,
@@ -129,7 +133,9 @@ impl Replica {
         let rows: Vec<Row> = rows.into_iter().filter(is_newest).collect();
         let gc_floor = self.sweep.gc_floor;
         let Some(walk) = self.below(learner).and_then(Down::walk_mut) else { return };
-        if walk.reading.take() != Some(through) {
+        let ordered = walk.reading.take();
+        let through = ordered.filter(|_| planted::is(Bug::WalkClaimsTooMuch)).unwrap_or(through);
+        if ordered != Some(through) {
             // There is more before what was committed meanwhile.
             walk.meanwhile.clear();
         }
@@ -155,7 +161,8 @@ impl Replica {
     fn send_outcomes(&mut self, learner: Option<NodeId>, through: Seq, out: &mut Vec<Output>) {
         let epoch = self.epoch();
         let forgotten_through = self.outcomes.forgotten_through();
-        let all: Vec<Outcome> = self.outcomes.all().collect();
+        let is_left_out = planted::is(Bug::OutcomesNotTransferred);
+        let all: Vec<Outcome> = self.outcomes.all().filter(|_| !is_left_out).collect();
         let Some(down) = self.below(learner) else { return };
         let mut parts = all.chunks(OUTCOMES_PER_MESSAGE).peekable();
         loop {
@@ -188,7 +195,9 @@ impl Replica {
         if from_nothing {
             self.start_from_nothing();
         }
-        self.sweep.gc_floor = self.sweep.gc_floor.max(gc_floor);
+        if !planted::is(Bug::TombstoneFloorNotInherited) {
+            self.sweep.gc_floor = self.sweep.gc_floor.max(gc_floor);
+        }
         let write = StoreWrite {
             wipe: from_nothing,
             rows: rows.clone(),

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use craq_proto::{CallError, Entry, ErrorKind, Mutation, Op, RequestId, Seq, Version, View};
+use craq_proto::{
+    CallError, Entry, ErrorKind, Mutation, Op, RequestId, Seq, Version, View,
+    planted::{self, Bug},
+};
 
 use super::{
     Replica,
@@ -29,7 +32,8 @@ impl Replica {
         let Some(view) = &self.view else {
             return Err(CallError::unavailable("this node has no view of the chain yet"));
         };
-        if !self.role().is_head() {
+        let is_planted = planted::is(Bug::WritesAtEveryMember) && self.role().is_member();
+        if !self.role().is_head() && !is_planted {
             let head = view.head();
             let name = head.map_or_else(|| "nobody".to_owned(), |head| head.node.to_string());
             let message = format!("this node is {} in epoch {}; the head is {name}", self.role(), view.epoch);
@@ -65,6 +69,9 @@ impl Replica {
             Judgement::Dirty(seq) => {
                 let entry = self.log.entry(seq).expect("a dirty request has its entry above the commit");
                 let versions = entry.mutations.iter().map(|mutation| mutation.version).collect();
+                if planted::is(Bug::RepeatAnsweredDirty) {
+                    return Verdict::Answer { reply: Reply::Applied { seq, versions }, under_lease: false };
+                }
                 return Verdict::Wait(seq, Waiter::Applied { ticket, versions });
             }
             Judgement::GivenUp { floor } => {
@@ -81,15 +88,22 @@ impl Replica {
         for change in &write.changes {
             let state = self.versions.state(change.key.as_ref());
             match condition_error(change, state) {
-                None => versions.push(state.newest().map_or(Version::ZERO, |newest| newest.version).next()),
+                None => {
+                    let before =
+                        if planted::is(Bug::VersionOfClean) { state.clean() } else { state.newest() };
+                    versions.push(before.map_or(Version::ZERO, |before| before.version).next());
+                }
                 // protocol.md 3.2: a refused condition is a strong read; one that rests on a dirty version would reveal
                 // what may yet be thrown away.
                 Some(error) => {
                     return match state {
-                        KeyState::Dirty { latest, .. } => {
+                        KeyState::Dirty { latest, .. } if !planted::is(Bug::RefusedOnDirty) => {
                             Verdict::Wait(latest.seq, Waiter::ConditionFailed { ticket, error })
                         }
-                        _ => Verdict::Answer { reply: Reply::Refused(error), under_lease: true },
+                        _ => {
+                            let under_lease = !planted::is(Bug::RefusedWithoutLease);
+                            Verdict::Answer { reply: Reply::Refused(error), under_lease }
+                        }
                     };
                 }
             }
@@ -132,13 +146,19 @@ impl Replica {
             mutations: write.changes.into_iter().zip(&versions).map(mutation).collect(),
             forget_through: Seq::ZERO,
         };
-        self.waiters.entry(seq).or_default().push(Waiter::Applied { ticket, versions });
+        if planted::is(Bug::AckBeforeCommit) {
+            out.push(Output::Reply { ticket, reply: Reply::Applied { seq, versions }, under_lease: false });
+        } else {
+            self.waiters.entry(seq).or_default().push(Waiter::Applied { ticket, versions });
+        }
         self.append_own(entry, out);
     }
 
     /// protocol.md 3.1: with this entry a head begins its epoch.
     pub(super) fn append_first_entry(&mut self, out: &mut Vec<Output>) {
-        self.append_bare(Seq::ZERO, out);
+        if !planted::is(Bug::NoFirstEntry) {
+            self.append_bare(Seq::ZERO, out);
+        }
     }
 
     /// Beyond the limit the oldest outcomes are forgotten, by an entry, so that all replicas forget the same.
@@ -196,11 +216,15 @@ impl Replica {
         }
         self.forget_durability_above(seq);
         for entry in &dropped {
-            self.outcomes.roll_back(entry);
+            if !planted::is(Bug::OutcomesNotRolledBack) {
+                self.outcomes.roll_back(entry);
+            }
             for mutation in &entry.mutations {
                 self.versions.roll_back(mutation.key.as_ref(), self.newest_dirty(mutation.key.as_ref()));
             }
-            for waiter in self.waiters.remove(&entry.seq).unwrap_or_default() {
+            let stays = planted::is(Bug::WaiterBySeqAlone);
+            let waiters = if stays { None } else { self.waiters.remove(&entry.seq) };
+            for waiter in waiters.unwrap_or_default() {
                 let (Waiter::Applied { ticket, .. } | Waiter::ConditionFailed { ticket, .. }) = waiter;
                 let reply = Reply::Refused(answer(entry));
                 out.push(Output::Reply { ticket, reply, under_lease: false });
@@ -208,6 +232,9 @@ impl Replica {
         }
         if self.first_entry.is_some_and(|first| first > seq) {
             self.first_entry = None;
+        }
+        if planted::is(Bug::TruncationNotStored) {
+            return;
         }
         let rows =
             |entry: &Arc<Entry>| (0..entry.row_count()).map(|index| (entry.seq, index)).collect::<Vec<_>>();
@@ -259,7 +286,8 @@ fn weight(change: &Change) -> usize {
 
 /// Why the change may not be done, judged by the newest version, dirty ones included.
 fn condition_error(change: &Change, state: KeyState) -> Option<CallError> {
-    let existing = state.newest().filter(|newest| !newest.deleted);
+    let judged = if planted::is(Bug::ConditionOfClean) { state.clean() } else { state.newest() };
+    let existing = judged.filter(|newest| !newest.deleted);
     let observed = existing.map_or(Version::ZERO, |existing| existing.version);
     let (kind, message) = match change.condition {
         Condition::Always => return None,
@@ -282,5 +310,7 @@ fn forgotten(request: RequestId) -> CallError {
 }
 
 pub(super) fn unknown(request: Option<RequestId>, why: &str) -> CallError {
-    CallError { request, ..CallError::new(ErrorKind::OutcomeUnknown, why) }
+    let is_planted = planted::is(Bug::LostWaiterRefused);
+    let kind = if is_planted { ErrorKind::Unavailable } else { ErrorKind::OutcomeUnknown };
+    CallError { request, ..CallError::new(kind, why) }
 }

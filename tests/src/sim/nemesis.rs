@@ -1,0 +1,462 @@
+//! Who makes the faults, and takes them back.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use craq_coordinator::cluster::Input;
+use craq_proto::{ChainId, NodeId, View};
+use rand::{RngExt, seq::IndexedRandom};
+
+use super::{
+    disk::Trouble,
+    fault::Fault,
+    network::Cut,
+    place::Place,
+    time::At,
+    world::{Event, World, note},
+};
+
+/// What the nemesis does at its times.
+#[derive(Debug)]
+pub(super) enum Move {
+    /// The next fault.
+    Next,
+    /// A cut or a slowness ends.
+    Mend(u64),
+    /// A machine starts its process again.
+    Restart(usize),
+    RestartCoordinator(usize),
+    /// The second coordinator is not wanted any more.
+    StopSecond,
+    FastDisk(usize),
+    FastStore,
+    Truth(usize),
+}
+
+/// What it remembers.
+#[derive(Debug, Default)]
+pub(super) struct Nemesis {
+    /// No fault begins any more.
+    is_over: bool,
+    /// A member has lost its disk: nothing else happens until the chain does without it.
+    mourns: Option<NodeId>,
+    /// Until when faults are under way, at the latest.
+    busy_until: At,
+    /// Whom an operator has removed: such a process stays out until it is started again.
+    removed: BTreeSet<NodeId>,
+}
+
+impl World {
+    /// Faults begin from now on.
+    pub(super) fn begin_faults(&mut self) {
+        if self.setup.faults.contains(&Fault::FastClock) {
+            let end = At(u64::MAX);
+            self.faults.fire(Fault::FastClock, end);
+        }
+        self.next_fault();
+    }
+
+    fn next_fault(&mut self) {
+        let wait = self.setup.fault_interval.as_secs_f64() * -self.random.random_range(0.001..1.0_f64).ln();
+        self.schedule(Duration::from_secs_f64(wait), Event::Nemesis(Move::Next));
+    }
+
+    pub(super) fn on_move(&mut self, what: Move) {
+        match what {
+            Move::Next if self.nemesis.is_over => {}
+            Move::Next => {
+                if let Some(node) = self.nemesis.mourns {
+                    let is_member = self.newest.as_ref().is_some_and(|view| view.address(node).is_some());
+                    self.nemesis.mourns = Some(node).filter(|_| is_member);
+                }
+                let faults: Vec<Fault> = self.setup.faults.iter().copied().collect();
+                if self.nemesis.mourns.is_none()
+                    && let Some(fault) = faults.choose(&mut self.random)
+                {
+                    self.do_harm(*fault);
+                }
+                self.next_fault();
+            }
+            Move::Mend(id) => {
+                note!(self, Place::World, "mend", "{id}");
+                self.network.mend(id);
+            }
+            Move::Restart(machine) => self.restart(machine),
+            Move::RestartCoordinator(index) => self.start_coordinator(index),
+            Move::StopSecond => self.crash_coordinator(1),
+            Move::FastDisk(machine) => self.machines[machine].disk_delay = Duration::ZERO,
+            Move::FastStore => self.storage.delay_max = Duration::from_millis(20),
+            Move::Truth(machine) => self.machines[machine].slanders = None,
+        }
+    }
+
+    /// A time between the two, small ones as likely as large ones.
+    fn time(&mut self, least: Duration, most: Duration) -> Duration {
+        let (low, high) = (least.as_secs_f64().ln(), most.as_secs_f64().ln());
+        Duration::from_secs_f64(self.random.random_range(low..=high).exp())
+    }
+
+    fn fire(&mut self, fault: Fault, lasts: Duration) {
+        let until = self.now.after(lasts.max(Duration::from_secs(1)));
+        self.nemesis.busy_until = until.max(self.nemesis.busy_until);
+        self.faults.fire(fault, until);
+        note!(self, Place::World, "FAULT", "{} for {lasts:?}", fault.name());
+    }
+
+    fn do_harm(&mut self, fault: Fault) {
+        use Fault as F;
+        match fault {
+            F::Kill | F::PowerLoss | F::CrashAtStep | F::CrashInRecovery | F::KillAll => self.kill(fault),
+            F::Pause => self.pause(),
+            F::PauseCoordinator | F::KillCoordinator | F::TwoCoordinators => self.harm_coordinator(fault),
+            F::Halves | F::Isolate | F::OneWay | F::Bridge | F::CutCoordinator | F::CutNonNeighbours
+            | F::CutClients => self.cut(fault),
+            F::SlowLink | F::Reset => self.harm_connections(fault),
+            F::SlowDisk | F::HungDisk | F::DiskError | F::FullDisk => self.harm_disk(fault),
+            F::Wipe | F::WipeMember => self.wipe(fault),
+            F::Join | F::Leave => self.come_or_go(fault),
+            F::Reorder | F::Remove | F::Slander => self.meddle(fault),
+            F::StoreError | F::SlowStore => self.harm_store(fault),
+            // Clocks differ from the beginning.
+            F::FastClock => {}
+        }
+    }
+
+    /// The machines with a process.
+    fn running(&self) -> Vec<usize> {
+        (0..self.machines.len()).filter(|machine| self.machines[*machine].process.is_some()).collect()
+    }
+
+    fn any_running(&mut self) -> Option<usize> {
+        self.running().choose(&mut self.random).copied()
+    }
+
+    /// The machine that is a node of the newest view, if it still has that node's disk.
+    pub(super) fn machine_of(&self, node: NodeId) -> Option<usize> {
+        self.machines.iter().position(|machine| machine.node == Some(node))
+    }
+
+    fn kill(&mut self, fault: Fault) {
+        let Some(machine) = self.any_running() else { return };
+        match fault {
+            Fault::CrashAtStep => {
+                self.machines[machine].dies_in = Some(self.random.random_range(1..60));
+                return;
+            }
+            Fault::KillAll => {
+                self.fire(fault, Duration::ZERO);
+                for machine in self.running() {
+                    let power = self.random.random_bool(0.5);
+                    self.crash(machine, power, "with all others");
+                    self.restart_later(machine);
+                }
+                return;
+            }
+            Fault::CrashInRecovery => {
+                self.fire(fault, Duration::ZERO);
+                self.crash(machine, true, "and will again");
+                let operations = self.random.random_range(0..30);
+                self.machines[machine].disk.trouble_after(operations, Trouble::PowerLoss);
+            }
+            _ => {
+                self.fire(fault, Duration::ZERO);
+                self.crash(machine, fault == Fault::PowerLoss, "planned");
+            }
+        }
+        self.restart_later(machine);
+    }
+
+    /// A machine whose process has ended starts it again, sooner or later.
+    pub(super) fn restart_later(&mut self, machine: usize) {
+        if self.machines[machine].is_wanted {
+            let wait = self.time(Duration::from_millis(5), Duration::from_secs(4));
+            self.schedule(wait, Event::Nemesis(Move::Restart(machine)));
+        }
+    }
+
+    fn restart(&mut self, machine: usize) {
+        if !self.machines[machine].is_wanted || self.machines[machine].process.is_some() {
+            return;
+        }
+        if !self.start(machine) {
+            self.machines[machine].disk.cure();
+            self.restart_later(machine);
+        }
+    }
+
+    fn pause(&mut self) {
+        let Some(machine) = self.any_running() else { return };
+        let lease = self.setup.replica.lease;
+        let lasts = self.time(lease / 10, lease * 12);
+        self.fire(Fault::Pause, lasts);
+        note!(self, Place::Node(machine), "pause", "{lasts:?}");
+        self.machines[machine].paused_until = Some(self.now.after(lasts));
+    }
+
+    fn harm_coordinator(&mut self, fault: Fault) {
+        let index = usize::from(self.coordinators[1].process.is_some() && self.random.random_bool(0.5));
+        let lasts = self.time(Duration::from_millis(20), Duration::from_secs(8));
+        match fault {
+            Fault::PauseCoordinator if self.coordinators[index].process.is_some() => {
+                self.coordinators[index].paused_until = Some(self.now.after(lasts));
+            }
+            Fault::KillCoordinator if self.coordinators[index].process.is_some() => {
+                self.crash_coordinator(index);
+                if index == 0 {
+                    self.schedule(lasts, Event::Nemesis(Move::RestartCoordinator(0)));
+                }
+            }
+            Fault::TwoCoordinators if self.coordinators[1].process.is_none() => {
+                self.start_coordinator(1);
+                self.schedule(lasts * 3, Event::Nemesis(Move::StopSecond));
+            }
+            _ => return,
+        }
+        self.fire(fault, lasts);
+    }
+
+    fn cut(&mut self, fault: Fault) {
+        let Some(cut) = self.pairs(fault) else { return };
+        let lasts = self.time(Duration::from_millis(50), Duration::from_secs(10));
+        self.fire(fault, lasts);
+        let id = self.next_id();
+        if self.trace.is_on() {
+            let text: Vec<String> = cut.iter().map(|(from, to)| format!("{from}>{to}")).collect();
+            note!(self, Place::World, "cut", "{id}: {}", text.join(" "));
+        }
+        self.network.cut(id, cut);
+        self.schedule(lasts, Event::Nemesis(Move::Mend(id)));
+    }
+
+    fn pairs(&mut self, fault: Fault) -> Option<Cut> {
+        let nodes: Vec<Place> = (0..self.machines.len()).map(Place::Node).collect();
+        let coordinators = [Place::Coordinator(0), Place::Coordinator(1)];
+        let clients: Vec<Place> = (0..self.clients.len()).map(Place::Client).collect();
+        let one = *nodes.choose(&mut self.random)?;
+        let others = |one: Place| nodes.iter().copied().filter(move |node| *node != one);
+        match fault {
+            Fault::Halves => {
+                let all = nodes.iter().chain(&coordinators).chain(&clients).copied();
+                let (a, b): (Vec<_>, Vec<_>) = all.partition(|_| self.random.random_bool(0.5));
+                Some(both_ways(&a, &b))
+            }
+            Fault::Isolate => {
+                let mut rest: Vec<Place> = others(one).chain(coordinators).collect();
+                if self.random.random_bool(0.5) {
+                    rest.extend(clients);
+                }
+                Some(both_ways(&[one], &rest))
+            }
+            Fault::OneWay => {
+                let mut rest: Vec<Place> = others(one).chain(coordinators).collect();
+                if self.random.random_bool(0.5) {
+                    rest = vec![*rest.choose(&mut self.random)?];
+                }
+                let is_out = self.random.random_bool(0.5);
+                let pair = |other: &Place| if is_out { (one, *other) } else { (*other, one) };
+                Some(rest.iter().map(pair).collect())
+            }
+            Fault::Bridge => {
+                let (a, b): (Vec<_>, Vec<_>) = others(one).partition(|_| self.random.random_bool(0.5));
+                Some(both_ways(&a, &b)).filter(|cut| !cut.is_empty())
+            }
+            Fault::CutCoordinator => Some(both_ways(&[one], &coordinators)),
+            Fault::CutNonNeighbours => {
+                let view = self.newest.clone()?;
+                let at = self.random.random_range(0..view.members.len());
+                let far = view.members.get(at + 2)?;
+                let (a, b) = (Place::of(&view.members[at].address)?, Place::of(&far.address)?);
+                Some(both_ways(&[a], &[b]))
+            }
+            _ => {
+                let client = *clients.choose(&mut self.random)?;
+                let some: Vec<Place> = nodes.iter().copied().filter(|_| self.random.random_bool(0.5)).collect();
+                Some(both_ways(&[client], &some)).filter(|cut| !cut.is_empty())
+            }
+        }
+    }
+
+    fn harm_connections(&mut self, fault: Fault) {
+        let mut places: Vec<Place> = (0..self.machines.len()).map(Place::Node).collect();
+        let Some(a) = places.choose(&mut self.random).copied() else { return };
+        places.push(Place::Coordinator(0));
+        places.extend((0..self.clients.len()).map(Place::Client));
+        places.retain(|place| *place != a);
+        let Some(b) = places.choose(&mut self.random).copied() else { return };
+        if fault == Fault::Reset {
+            self.fire(fault, Duration::ZERO);
+            self.break_pipes(a, b);
+            self.break_calls(a, b);
+            return;
+        }
+        let lasts = self.time(Duration::from_millis(100), Duration::from_secs(10));
+        self.fire(fault, lasts);
+        let id = self.next_id();
+        let by = self.time(Duration::from_millis(2), Duration::from_millis(600));
+        self.network.slow(id, a, b, by);
+        self.schedule(lasts, Event::Nemesis(Move::Mend(id)));
+    }
+
+    fn harm_disk(&mut self, fault: Fault) {
+        let Some(machine) = self.any_running() else { return };
+        let trouble = match fault {
+            Fault::DiskError => Trouble::Eio,
+            Fault::FullDisk => Trouble::Full,
+            _ => {
+                let is_slow = fault == Fault::SlowDisk;
+                let lasts = self.time(Duration::from_millis(200), Duration::from_secs(10));
+                let (least, most) = if is_slow { (5, 300) } else { (2_000, 15_000) };
+                self.fire(fault, lasts);
+                let by = self.time(Duration::from_millis(least), Duration::from_millis(most));
+                self.machines[machine].disk_delay = by;
+                self.schedule(lasts, Event::Nemesis(Move::FastDisk(machine)));
+                return;
+            }
+        };
+        self.fire(fault, Duration::ZERO);
+        let operations = self.random.random_range(0..20);
+        self.machines[machine].disk.trouble_after(operations, trouble);
+    }
+
+    /// A disk is lost: that of a node outside the chain at any time, that of a member only when nothing else is wrong.
+    fn wipe(&mut self, fault: Fault) {
+        let Some(view) = self.newest.clone() else { return };
+        let is_in = |machine: &usize| {
+            self.machines[*machine].node.is_some_and(|node| view.address(node).is_some())
+        };
+        let (inside, outside): (Vec<usize>, Vec<usize>) =
+            (0..self.machines.len()).filter(|machine| self.machines[*machine].is_wanted).partition(is_in);
+        let machine = if fault == Fault::Wipe {
+            outside.choose(&mut self.random).copied()
+        } else if self.is_calm() && view.members.iter().filter(|member| member.in_sync).count() > 1 {
+            inside.choose(&mut self.random).copied()
+        } else {
+            None
+        };
+        let Some(machine) = machine else { return };
+        self.fire(fault, Duration::ZERO);
+        self.crash(machine, true, "its disk is lost");
+        let Some(node) = self.machines[machine].node.take() else { return };
+        note!(self, Place::Node(machine), "wiped", "node {node} is no more");
+        self.machines[machine].disk.wipe();
+        self.fact(crate::invariants::Fact::Wiped { node });
+        self.nemesis.mourns = Some(node).filter(|_| fault == Fault::WipeMember);
+        self.restart_later(machine);
+    }
+
+    /// Nothing is wrong, and the chain is whole.
+    fn is_calm(&self) -> bool {
+        self.nemesis.busy_until < self.now
+            && self.coordinators[0].process.is_some()
+            && self.coordinators[1].process.is_none()
+            && self.machines.iter().all(|machine| machine.dies_in.is_none())
+            && self.is_whole()
+    }
+
+    fn come_or_go(&mut self, fault: Fault) {
+        if fault == Fault::Join {
+            let idle = |machine: &usize| !self.machines[*machine].is_wanted;
+            let idle: Vec<usize> = (0..self.machines.len()).filter(idle).collect();
+            let Some(machine) = idle.choose(&mut self.random).copied() else { return };
+            self.fire(fault, Duration::ZERO);
+            self.machines[machine].is_wanted = true;
+            self.restart(machine);
+        } else if self.running().len() > 1
+            && let Some(machine) = self.any_running()
+        {
+            self.fire(fault, Duration::ZERO);
+            self.leave(machine);
+        }
+    }
+
+    fn meddle(&mut self, fault: Fault) {
+        let Some(view) = self.newest.clone() else { return };
+        let mut nodes: Vec<NodeId> = view.members.iter().map(|member| member.node).collect();
+        let Some(node) = nodes.choose(&mut self.random).copied() else { return };
+        let chain = ChainId::default_chain();
+        match fault {
+            Fault::Reorder if nodes.len() > 1 => {
+                self.fire(fault, Duration::ZERO);
+                let to = self.random.random_range(0..nodes.len());
+                nodes.retain(|other| *other != node);
+                nodes.insert(to, node);
+                self.order(|order| Input::Reorder { order, chain, nodes });
+            }
+            Fault::Remove if nodes.len() > 1 => {
+                self.fire(fault, Duration::ZERO);
+                self.nemesis.removed.insert(node);
+                self.order(|order| Input::Remove { order, chain, node, accept_data_loss: false });
+            }
+            Fault::Slander if nodes.len() > 1 => {
+                let Some(machine) = self.any_running() else { return };
+                let lasts = self.time(Duration::from_millis(300), Duration::from_secs(4));
+                self.fire(fault, lasts);
+                self.machines[machine].slanders = Some(node);
+                self.schedule(lasts, Event::Nemesis(Move::Truth(machine)));
+            }
+            _ => {}
+        }
+    }
+
+    fn harm_store(&mut self, fault: Fault) {
+        let lasts = self.time(Duration::from_millis(500), Duration::from_secs(8));
+        self.fire(fault, lasts);
+        if fault == Fault::StoreError {
+            let which = self.random.random_range(0..256);
+            self.storage.fail(which);
+        } else {
+            self.storage.delay_max = Duration::from_secs(3);
+            self.schedule(lasts, Event::Nemesis(Move::FastStore));
+        }
+    }
+
+    /// All faults end; whoever is down starts.
+    pub(super) fn heal(&mut self) {
+        note!(self, Place::World, "HEAL", "all faults end");
+        self.nemesis.is_over = true;
+        self.network.mend_all();
+        self.storage.delay_max = Duration::from_millis(20);
+        self.storage.fail(0);
+        self.crash_coordinator(1);
+        self.coordinators[0].paused_until = None;
+        self.start_coordinator(0);
+        for machine in 0..self.machines.len() {
+            let body = &mut self.machines[machine];
+            (body.is_wanted, body.paused_until, body.dies_in) = (true, None, None);
+            (body.disk_delay, body.slanders) = (Duration::ZERO, None);
+            body.disk.cure();
+            // Whoever was told to go comes back as operators bring it back.
+            if body.process.as_ref().is_some_and(|process| {
+                process.heartbeat.is_leaving || self.nemesis.removed.contains(&process.node)
+            }) {
+                self.crash(machine, false, "to come back");
+            }
+            self.restart(machine);
+        }
+    }
+
+    /// Every node is an in-sync member of one epoch and answers, and the head takes writes.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some(view) = self.newest.as_deref() else { return false };
+        let wanted = self.machines.iter().filter(|machine| machine.is_wanted).count();
+        view.members.len() == wanted
+            && view.learners.is_empty()
+            && view.members.iter().all(|member| member.in_sync && self.is_well(view, member.node))
+    }
+
+    fn is_well(&self, view: &View, node: NodeId) -> bool {
+        let Some(machine) = self.machine_of(node) else { return false };
+        let Some(process) = &self.machines[machine].process else { return false };
+        let status = process.replica.status(self.clock(machine));
+        let is_head = view.head().is_some_and(|head| head.node == node);
+        !process.heartbeat.is_leaving
+            && status.epoch == view.epoch
+            && status.active
+            && status.readable
+            && (status.writable || !is_head)
+    }
+}
+
+fn both_ways(a: &[Place], b: &[Place]) -> Cut {
+    let pairs = a.iter().flat_map(|a| b.iter().flat_map(|b| [(*a, *b), (*b, *a)]));
+    pairs.collect::<BTreeSet<_>>()
+}

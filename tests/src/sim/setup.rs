@@ -1,0 +1,142 @@
+//! What a seed draws: how large the cluster is, its times and limits, what its clients do, and which faults happen how
+//! often. No seed has all of them: faults that are left out give the others room (swarm testing).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use craq_node::replica::Config;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use super::{disk::DiskKind, fault::Fault};
+
+/// A run, before it begins.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Machines with nodes.
+    pub machines: usize,
+    /// How many of them run at the beginning.
+    pub started: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Keys.
+    pub keys: usize,
+    /// The mean time between two calls of a client.
+    pub think: Duration,
+    /// How long a client's call may take.
+    pub patience: Duration,
+    /// Times and limits of the replicas.
+    pub replica: Config,
+    /// A silent node is lost after this time.
+    pub failure_timeout: Duration,
+    /// What the disks are.
+    pub disk: DiskKind,
+    /// The least and greatest time of a batch on a disk, in microseconds.
+    pub disk_micros: (u64, u64),
+    /// The least and greatest delay of a message, in microseconds.
+    pub delay_micros: (u64, u64),
+    /// Which part of the messages takes much longer.
+    pub stragglers: f64,
+    /// Clocks err by up to this.
+    pub clock_error_ppm: i64,
+    /// Tombstones are collected soon, so that versions of a key may begin again.
+    pub collects_tombstones: bool,
+    /// What may happen.
+    pub faults: BTreeSet<Fault>,
+    /// The mean time between two faults.
+    pub fault_interval: Duration,
+    /// How long faults happen.
+    pub duration: Duration,
+}
+
+/// How long the cluster may take to become whole when all faults have ended.
+pub const HEALING_MAX: Duration = Duration::from_secs(60);
+
+impl Setup {
+    /// What this seed means. The run lasts so long, and then heals.
+    #[must_use]
+    pub fn draw(seed: u64, duration: Duration) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let r = &mut random;
+        let machines = *[1, 2, 3, 3, 3, 3, 4, 4, 5].choose(r).expect("not empty");
+        let started = if machines > 2 && r.random_bool(0.3) { machines - 1 } else { machines };
+        let collects_tombstones = r.random_bool(0.3);
+        let replica = replica(r, collects_tombstones);
+        let faults = faults(r);
+        let clock_error_ppm = if faults.contains(&Fault::FastClock) {
+            i64::from(replica.clock_error_ppm)
+        } else {
+            r.random_range(0..=100)
+        };
+        Self {
+            seed,
+            machines,
+            started,
+            clients: r.random_range(2..=6),
+            keys: r.random_range(2..=8),
+            think: millis(r, 5, 400),
+            patience: millis(r, 300, 5_000),
+            failure_timeout: millis(r, 300, 1_500),
+            disk: if r.random_bool(0.15) { DiskKind::Redb } else { DiskKind::Model },
+            disk_micros: span(r, 50, 3_000),
+            delay_micros: span(r, 20, 3_000),
+            stragglers: if r.random_bool(0.5) { r.random_range(0.0..0.05) } else { 0.0 },
+            clock_error_ppm,
+            collects_tombstones,
+            faults,
+            fault_interval: millis(r, 200, 4_000),
+            duration,
+            replica,
+        }
+    }
+
+    /// How often a node tells the coordinator that it lives.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.failure_timeout / 5
+    }
+}
+
+fn millis(random: &mut StdRng, least: u64, most: u64) -> Duration {
+    // Small values as likely as large ones: by their logarithm.
+    let (low, high) = ((least as f64).ln(), (most as f64).ln());
+    Duration::from_secs_f64(random.random_range(low..=high).exp() / 1_000.0)
+}
+
+fn span(random: &mut StdRng, least: u64, most: u64) -> (u64, u64) {
+    let (low, high) = ((least as f64).ln(), (most as f64).ln());
+    let mut draw = || random.random_range(low..=high).exp() as u64;
+    let (a, b) = (draw(), draw());
+    (a.min(b), a.max(b))
+}
+
+fn replica(random: &mut StdRng, collects_tombstones: bool) -> Config {
+    let r = random;
+    let lease = millis(r, 120, 800);
+    let roomy = Config::default();
+    let small = r.random_bool(0.3);
+    Config {
+        lease,
+        ping_interval: lease.mul_f64(r.random_range(0.15..0.33)),
+        clock_error_ppm: *[1_000, 10_000, 50_000].choose(r).expect("not empty"),
+        dirty_entries_max: if small { r.random_range(4..40) } else { roomy.dirty_entries_max },
+        dirty_bytes_max: if small { r.random_range(400..4_000) } else { roomy.dirty_bytes_max },
+        outcomes_max: if r.random_bool(0.4) { r.random_range(8..200) } else { roomy.outcomes_max },
+        client_outcomes_max: if small { r.random_range(2..20) } else { roomy.client_outcomes_max },
+        waiting_reads_max: if small { r.random_range(1..5) } else { roomy.waiting_reads_max },
+        tombstone_entries: if collects_tombstones { r.random_range(0..60) } else { 1_000_000 },
+        sweep_rows: r.random_range(1..64),
+        sweep_interval: millis(r, 20, 1_000),
+        transfer_bytes: r.random_range(100..20_000),
+        transfer_window: r.random_range(1..=4),
+    }
+}
+
+fn faults(random: &mut StdRng) -> BTreeSet<Fault> {
+    // Some runs have none at all: a healthy cluster must be right too.
+    if random.random_bool(0.03) {
+        return BTreeSet::new();
+    }
+    let density = random.random_range(0.15..0.7);
+    Fault::ALL.iter().copied().filter(|_| random.random_bool(density)).collect()
+}

@@ -2,15 +2,20 @@
 //!
 //! - [`history`]: the model of a history, and the recorder of real clients; [`valid`]: what is no history at all.
 //! - [`linearizability`]: the search for such an order.
+//! - [`versions`]: the same by the versions that the store tells, for histories too long to be searched; [`moments`]: the
+//!   same for all keys at once, by the log; [`atomicity`]: writes of several keys.
 //! - [`text`]: calls in words; [`random`]: numbers that come again with their seed.
 //!
 //! Never talks to a cluster, and shares no code with the store that it judges.
 
+pub mod atomicity;
 pub mod history;
 pub mod linearizability;
+pub mod moments;
 pub mod random;
 pub mod text;
 pub mod valid;
+pub mod versions;
 
 #[cfg(test)]
 mod tests;

@@ -80,8 +80,10 @@ pub(super) struct Step {
     /// Of no meaning for one that may never take effect.
     pub(super) until: Duration,
     act: Act,
-    /// The one before it, of those that may never take effect, that does the same and was sent earlier.
+    /// The one, of those that may never take effect, that goes first if both do.
     pub(super) twin: Option<usize>,
+    /// Its keys, a bit each; beyond so many bits several share one.
+    pub(super) keys: u64,
 }
 
 /// A group of calls.
@@ -110,21 +112,20 @@ impl Problem {
         let is_unknown = |op: &&&Op| op.is_write() && matches!(op.outcome, Outcome::Unknown(_));
         let (seen, unseen): (Vec<&Op>, Vec<&Op>) =
             ops.iter().copied().filter(|op| is_unknown(&op)).partition(|op| names.first_seen(op).is_some());
-        let mut closed: Vec<Step> =
-            ops.iter().filter(|op| !is_unknown(op)).map(|op| names.step(op, op.returned)).collect();
+        let closed = ops.iter().filter(|op| !is_unknown(op) && !is_loose(op));
+        let mut closed: Vec<Step> = closed.map(|op| names.step(op, op.returned)).collect();
         // What was read had taken effect by then.
         closed.extend(seen.iter().map(|op| names.step(op, names.first_seen(op).unwrap_or(op.returned))));
         closed.sort_by_key(|step| step.call);
-        let mut open: Vec<(Step, _)> = kept(ops, &seen, unseen, &names)
-            .into_iter()
-            .map(|op| (names.step(op, op.returned), names.signature(op)))
-            .collect();
-        open.sort_by_key(|(step, _)| step.call);
+        let mut open: Vec<&Op> = kept(ops, &seen, unseen, &names);
+        open.extend(ops.iter().filter(|op| is_loose(op)));
+        open.sort_by_key(|op| (op.invoked, op.applied().map(|(_, version)| version).max()));
         let mut newest = HashMap::new();
-        for (number, (step, signature)) in open.iter_mut().enumerate() {
-            step.twin = newest.insert(signature.clone(), number);
-        }
-        let open = open.into_iter().map(|(step, _)| step).collect();
+        let open = open.into_iter().enumerate().map(|(number, op)| {
+            let twin = newest.insert(names.signature(op), number);
+            Step { twin, ..names.step(op, op.returned) }
+        });
+        let open = open.collect();
         Self { keys: names.keys.len(), closed, open, tombstones }
     }
 
@@ -236,7 +237,8 @@ impl<'a> Names<'a> {
     }
 
     fn step(&self, op: &Op, until: Duration) -> Step {
-        Step { call: op.invoked, until: until.max(op.invoked), act: self.act(op), twin: None }
+        let keys = op.keys().fold(0, |bits, key| bits | 1_u64 << (self.keys[key] % 64));
+        Step { call: op.invoked, until: until.max(op.invoked), act: self.act(op), twin: None, keys }
     }
 
     fn act(&self, op: &Op) -> Act {
@@ -293,11 +295,18 @@ impl<'a> Names<'a> {
         Put { value, version, condition: change.condition }
     }
 
-    /// What a write does, as far as it is told from others that nobody saw.
-    fn signature(&self, op: &Op) -> Vec<(usize, bool, Condition)> {
-        let one = |c: &Change| (self.keys[c.key.as_str()], c.value.is_none(), c.condition);
-        op.changes().iter().map(one).collect()
+    /// Of open writes with the same one the earlier goes first: those that nobody saw and that do the same, since they are
+    /// alike; and loose ones of a key, in the order of their versions.
+    fn signature(&self, op: &Op) -> (bool, Vec<(usize, bool, Condition)>) {
+        let is_loose = is_loose(op);
+        let one = |c: &Change| (self.keys[c.key.as_str()], !is_loose && c.value.is_none(), c.condition);
+        (is_loose, op.changes().iter().map(one).collect())
     }
+}
+
+/// Whether it is a write that made a version that is told, but may have made it at any time, or never: see `shrink`.
+fn is_loose(op: &Op) -> bool {
+    op.is_applied() && op.returned == Duration::MAX
 }
 
 /// Which of the unknown writes that nobody saw may matter.

@@ -38,6 +38,7 @@ enum Cursor {
 struct Placed {
     cursor: Cursor,
     before: Vec<Slot>,
+    run: u64,
     /// It only looks: where it can be, it may be.
     is_look: bool,
 }
@@ -51,6 +52,10 @@ struct Search<'a> {
     done_count: usize,
     /// Open calls that have one.
     used: Bits,
+    /// The keys of the open calls that were placed since the last closed one: these are there for the next closed one.
+    run: u64,
+    /// Open calls of several keys.
+    joining: Vec<usize>,
     memo: HashSet<Box<[u64]>>,
     memo_bytes: usize,
 }
@@ -64,6 +69,8 @@ impl<'a> Search<'a> {
             done: Bits::new(problem.closed.len()),
             done_count: 0,
             used: Bits::new(problem.open.len()),
+            run: 0,
+            joining: (0..problem.open.len()).filter(|n| problem.open[*n].keys.count_ones() > 1).collect(),
             memo: HashSet::new(),
             memo_bytes: 0,
         }
@@ -92,13 +99,23 @@ impl<'a> Search<'a> {
                 continue;
             }
             let is_look = step.is_look();
+            let run = self.run;
+            self.run = match cursor {
+                Cursor::Listed(_) if self.run & !self.reach(step.keys, self.run) != 0 => {
+                    cursor = self.next(cursor);
+                    continue;
+                }
+                Cursor::Listed(_) => 0,
+                Cursor::Open { .. } => run | step.keys,
+            };
             self.place(cursor);
             std::mem::swap(&mut self.state, &mut after);
             if self.is_new() {
-                placed.push(Placed { cursor, before: std::mem::take(&mut after), is_look });
+                placed.push(Placed { cursor, before: std::mem::take(&mut after), run, is_look });
                 cursor = Cursor::Listed(self.list.first());
             } else {
                 std::mem::swap(&mut self.state, &mut after);
+                self.run = run;
                 self.unplace(cursor);
                 // Where a look leads has been tried: whatever else may come first, it may come there.
                 cursor = if is_look {
@@ -127,12 +144,43 @@ impl<'a> Search<'a> {
         let Cursor::Open { number, until } = cursor else { return None };
         while let Some(step) = self.problem.open.get(*number).filter(|step| step.call <= *until) {
             // Of calls that do the same, the earlier one goes first.
-            if !self.used.has(*number) && step.twin.is_none_or(|twin| self.used.has(twin)) {
+            let is_next = !self.used.has(*number) && step.twin.is_none_or(|twin| self.used.has(twin));
+            if is_next && self.is_of_use(self.run | step.keys) {
                 return Some(step);
             }
             *number += 1;
         }
         None
+    }
+
+    /// Whether open calls of these keys may be there for a call that comes next. An open call can wait until right before
+    /// one that has a key of it, and makes no difference to others; so open calls are placed only for what comes next.
+    fn is_of_use(&self, run: u64) -> bool {
+        let mut node = self.list.first();
+        while let Entry::Call(number) = self.list.entries[node] {
+            if run & !self.reach(self.problem.closed[number].keys, run) == 0 {
+                return true;
+            }
+            node = self.list.next[node];
+        }
+        false
+    }
+
+    /// These keys, and those that open calls of several keys join them with.
+    fn reach(&self, mut keys: u64, run: u64) -> u64 {
+        loop {
+            let before = keys;
+            for number in &self.joining {
+                let joined = self.problem.open[*number].keys;
+                let may_count = !self.used.has(*number) || joined & !run == 0;
+                if may_count && joined & keys != 0 {
+                    keys |= joined;
+                }
+            }
+            if keys == before {
+                return keys;
+            }
+        }
     }
 
     fn next(&self, cursor: Cursor) -> Cursor {
@@ -169,7 +217,8 @@ impl<'a> Search<'a> {
     /// Takes the last call back, with all looks that led to it; brings where to go on.
     fn take_back(&mut self, placed: &mut Vec<Placed>) -> Option<Cursor> {
         loop {
-            let Placed { cursor, before, is_look } = placed.pop()?;
+            let Placed { cursor, before, run, is_look } = placed.pop()?;
+            self.run = run;
             self.unplace(cursor);
             self.state = before;
             if !is_look {
@@ -182,7 +231,7 @@ impl<'a> Search<'a> {
     /// have, need not be said one by one.
     fn is_new(&mut self) -> bool {
         let Entry::Call(base) = self.list.entries[self.list.first()] else { return true };
-        let mut key = vec![base as u64];
+        let mut key = vec![base as u64, self.run];
         let mut above = self.done_count - base;
         for (number, word) in self.done.0.iter().enumerate().skip(base / 64) {
             if above == 0 {

@@ -8,16 +8,17 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
-    super::history::{Call, Change, Condition, Op, Outcome},
-    Settings, Violation, judge,
-    search::Found,
+    super::history::{Call, Change, Condition, Found, Op, Outcome},
+    Settings, Tombstones, Violation, judge, search,
 };
 
 /// How many searches it may take: a violation that is not as small as can be is still one.
-const SEARCHES_MAX: usize = 1_500;
+const SEARCHES_MAX: usize = 600;
 /// How much a search may take, so that one that leads nowhere is given up.
-const STEPS_MAX: u64 = 200_000;
+const STEPS_MAX: u64 = 20_000;
 
 /// What is left of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,9 @@ pub(super) fn shrink(group: &[&Op], settings: &Settings) -> Violation {
     let small = Settings { steps_max: settings.steps_max.min(STEPS_MAX), ..settings.clone() };
     let mut shrinking = Shrinking { ops, parts: Vec::new(), settings: small, searches: 0 };
     let culprit = shrinking.cut(settings);
+    if shrinking.pair(culprit) {
+        return shrinking.violation(culprit);
+    }
     let mut size = shrinking.ops.len().next_power_of_two();
     while size > 0 && shrinking.searches < SEARCHES_MAX {
         let hid_some = shrinking.hide(size, culprit);
@@ -81,13 +85,31 @@ impl<'a> Shrinking<'a> {
         self.ops.iter().enumerate().map(part).collect()
     }
 
+    /// With tombstones kept, versions only grow and each is made once: looks for one call that contradicts the culprit, and
+    /// hides all others if there is one.
+    fn pair(&mut self, culprit: usize) -> bool {
+        if self.settings.tombstones == Tombstones::Collected {
+            return false;
+        }
+        let is_whole = |number: &usize| self.parts[*number] == Part::Whole && *number != culprit;
+        let other =
+            (0..culprit).rev().filter(is_whole).find(|n| contradicts(self.ops[*n], self.ops[culprit]));
+        let Some(other) = other else { return false };
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            if *part != Part::Unsent && number != culprit && number != other {
+                *part = Part::Hidden;
+            }
+        }
+        true
+    }
+
     fn is_illegal(&mut self, settings: &Settings) -> bool {
         self.searches += 1;
         let now = self.ops.iter().zip(&self.parts).filter(|(_, part)| **part == Part::Whole);
         let now = now.map(|(op, _)| op.returned).max().unwrap_or_default();
         let left: Vec<Op> =
-            self.ops.iter().zip(&self.parts).flat_map(|(op, part)| relaxed(op, *part, now)).collect();
-        judge(&left.iter().collect::<Vec<_>>(), settings) == Found::None
+            self.ops.iter().zip(&self.parts).flat_map(|(op, part)| self.relaxed(op, *part, now)).collect();
+        judge(&left.iter().collect::<Vec<_>>(), settings) == search::Found::None
     }
 
     /// Hides calls, so many at once, if it stays illegal without. Whether any was hidden.
@@ -114,6 +136,33 @@ impl<'a> Shrinking<'a> {
             end = start;
         }
         hid_some
+    }
+
+    /// What a call is to the search when only a part of it is left.
+    fn relaxed(&self, op: &Op, part: Part, now: Duration) -> Vec<Op> {
+        let unknown = || Outcome::Unknown(String::new());
+        match part {
+            Part::Whole => vec![op.clone()],
+            Part::Unanswered => vec![Op { outcome: unknown(), returned: now.max(op.invoked), ..op.clone() }],
+            Part::Unsent => vec![],
+            Part::Hidden if !op.is_write() || matches!(op.outcome, Outcome::ConditionFailed { .. }) => vec![],
+            Part::Hidden => {
+                let alone = |(number, change): (usize, &Change)| Op {
+                    client: op.client,
+                    call: Call::from(Change { condition: Condition::Always, ..change.clone() }),
+                    invoked: Duration::ZERO,
+                    returned: Duration::MAX,
+                    // A version that is told leaves less to be tried.
+                    outcome: match (&op.outcome, self.settings.tombstones) {
+                        (Outcome::Applied { seq, versions }, Tombstones::Kept) if op.returned <= now => {
+                            Outcome::Applied { seq: *seq, versions: vec![versions[number]] }
+                        }
+                        _ => unknown(),
+                    },
+                };
+                op.changes().iter().enumerate().map(alone).collect()
+            }
+        }
     }
 
     fn violation(self, culprit: usize) -> Violation {
@@ -145,23 +194,23 @@ impl<'a> Shrinking<'a> {
     }
 }
 
-/// What a call is to the search when only a part of it is left.
-fn relaxed(op: &Op, part: Part, now: Duration) -> Vec<Op> {
-    let unknown = Outcome::Unknown(String::new());
-    match part {
-        Part::Whole => vec![op.clone()],
-        Part::Unanswered => vec![Op { outcome: unknown, returned: now.max(op.invoked), ..op.clone() }],
-        Part::Unsent => vec![],
-        Part::Hidden if !op.is_write() || matches!(op.outcome, Outcome::ConditionFailed { .. }) => vec![],
-        Part::Hidden => {
-            let alone = |change: &Change| Op {
-                client: op.client,
-                call: Call::from(Change { condition: Condition::Always, ..change.clone() }),
-                invoked: Duration::ZERO,
-                returned: Duration::MAX,
-                outcome: unknown.clone(),
-            };
-            op.changes().iter().map(alone).collect()
-        }
-    }
+/// What an answer tells of keys: version and value, and whether the call made them.
+fn told(op: &Op) -> Vec<(&str, u64, Option<&Bytes>, bool)> {
+    let made =
+        op.applied().map(|(change, version)| (change.key.as_str(), version, change.value.as_ref(), true));
+    let is_page = op.keys().nth(1).is_some();
+    let is_told = |found: &Found| !is_page || found.value.is_some() || found.version > 0;
+    let found = op.found().filter(|(_, found)| is_told(found));
+    made.chain(found.map(|(key, found)| (key, found.version, found.value.as_ref(), false))).collect()
+}
+
+/// Whether the two can't both be right, the second one having been answered last.
+fn contradicts(first: &Op, second: &Op) -> bool {
+    told(first).iter().any(|(key, version, value, made)| {
+        told(second).iter().filter(|(other, ..)| key == other).any(|(_, later, later_value, later_made)| {
+            let is_after = first.returned < second.invoked;
+            let goes_back = later < version || later == version && *later_made;
+            is_after && goes_back || later == version && (value != later_value || *made && *later_made)
+        })
+    })
 }

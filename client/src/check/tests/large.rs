@@ -29,7 +29,8 @@ fn timed(ops: &[Op], settings: &Settings) -> (Verdict, Duration) {
 fn five_thousand_calls_are_judged_in_time() {
     for (what, shape) in [
         ("single keys", LARGE),
-        ("pages and writes of several keys", Shape { joined: 5, ..LARGE }),
+        ("pages", Shape { joined: 5, unknown: 0, ..LARGE }),
+        ("pages and writes of several keys", Shape { joined: 5, ops: 300, keys: 3, span: 400, ..LARGE }),
         ("deleted keys begin again", Shape { collected: true, ..LARGE }),
     ] {
         let tombstones = if shape.collected { Tombstones::Collected } else { Tombstones::Kept };

@@ -4,3 +4,4 @@ mod brute;
 mod large;
 mod small;
 mod toy;
+mod versions;

@@ -9,6 +9,7 @@ use crate::check::{
     linearizability::{Settings, Tombstones, Verdict, check},
     random::Random,
     text::line,
+    versions::check_with,
 };
 
 fn settings(tombstones: Tombstones) -> Settings {
@@ -53,6 +54,10 @@ fn run(seeds: std::ops::Range<u64>) -> (usize, usize) {
                 "seed {seed}: a legal history is refused\n{}",
                 told(&ops)
             );
+            let by_versions = check_with(&ops, &[], tombstones);
+            assert!(by_versions.is_ok(), "{tombstones:?}, seed {seed}: {by_versions:#?}\n{}", told(&ops));
+            let by_versions = check_with(&ops, &[], tombstones);
+            assert!(by_versions.is_ok(), "{tombstones:?}, seed {seed}: {by_versions:#?}\n{}", told(&ops));
             true
         } else {
             agrees(&toy::garbled(&mut random, shape), tombstones, seed)

@@ -6,7 +6,7 @@
 //! is missing there. That nobody can tell a tombstone's version from an answer that a key is absent is the exception.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -94,6 +94,8 @@ pub(super) struct Problem {
     /// May have one; in the order of their sending.
     pub(super) open: Vec<Step>,
     tombstones: Tombstones,
+    /// With tombstones kept: versions of keys whose write is known. No other write made them.
+    made: HashSet<(usize, u32)>,
 }
 
 impl Step {
@@ -126,7 +128,7 @@ impl Problem {
             Step { twin, ..names.step(op, op.returned) }
         });
         let open = open.collect();
-        Self { keys: names.keys.len(), closed, open, tombstones }
+        Self { keys: names.keys.len(), closed, open, tombstones, made: names.made }
     }
 
     /// The state after the call; none if the call can't have its place here.
@@ -142,7 +144,7 @@ impl Problem {
             Act::Put(puts) => {
                 after.clear();
                 after.extend_from_slice(state);
-                puts.iter().all(|(key, put)| self.put(&mut after[*key], *put))
+                puts.iter().all(|(key, put)| self.put(*key, &mut after[*key], *put))
             }
         }
     }
@@ -164,7 +166,7 @@ impl Problem {
         }
     }
 
-    fn put(&self, slot: &mut Slot, put: Put) -> bool {
+    fn put(&self, key: usize, slot: &mut Slot, put: Put) -> bool {
         let holds = match (slot.visible(), put.condition) {
             (Some(version), condition) => condition.holds(version),
             // It exists, as a version that nobody told.
@@ -175,7 +177,11 @@ impl Problem {
             Tombstones::Collected if put.value == NOTHING => 0,
             Tombstones::Collected => put.version.unwrap_or(UNTOLD),
         };
-        let is_as_told = self.tombstones == Tombstones::Collected || put.version.is_none_or(|v| v == version);
+        let is_as_told = match (self.tombstones, put.version) {
+            (Tombstones::Collected, _) => true,
+            (Tombstones::Kept, Some(told)) => told == version,
+            (Tombstones::Kept, None) => !self.made.contains(&(key, version)),
+        };
         *slot = Slot { value: put.value, version };
         holds && is_as_told
     }
@@ -191,6 +197,7 @@ struct Names<'a> {
     seen: HashMap<(usize, &'a Bytes), Duration>,
     /// Which version a value was first told to be.
     told: HashMap<u32, u32>,
+    made: HashSet<(usize, u32)>,
 }
 
 /// Versions beyond all counting are all alike: no key gets there.
@@ -204,6 +211,9 @@ impl<'a> Names<'a> {
             let next = self.keys.len();
             self.keys.entry(key).or_insert(next);
         }
+        for (change, version) in op.applied() {
+            self.made.insert((self.keys[change.key.as_str()], short(version)));
+        }
         for (number, change) in op.changes().iter().enumerate() {
             let Some(value) = &change.value else { continue };
             let value = self.value(&change.key, value);
@@ -216,6 +226,7 @@ impl<'a> Names<'a> {
             let Some(value) = &found.value else { continue };
             let number = self.value(key, value);
             self.told.entry(number).or_insert(short(found.version));
+            self.made.insert((self.keys[key], short(found.version)));
             let first = self.seen.entry((self.keys[key], value)).or_insert(op.returned);
             *first = op.returned.min(*first);
         }
@@ -288,9 +299,10 @@ impl<'a> Names<'a> {
             Some(_) if is_unseen => UNSEEN,
             Some(value) => self.values[&(self.keys[change.key.as_str()], value)],
         };
+        let known = || self.told.get(&value).copied();
         let version = match self.tombstones {
-            Tombstones::Kept => told.map(|version| short(*version)),
-            Tombstones::Collected => self.told.get(&value).copied(),
+            Tombstones::Kept => told.map(|version| short(*version)).or_else(known),
+            Tombstones::Collected => known(),
         };
         Put { value, version, condition: change.condition }
     }

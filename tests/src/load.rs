@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
-use craq_client::{Client, Options};
+use craq_client::{
+    Client, Options,
+    check::history::{Call, Op, Recorder},
+};
 use tokio::task::JoinSet;
-
-use crate::history::{Call, Op, Recorder};
 
 /// What the load is made of.
 #[derive(Debug, Clone)]
@@ -119,7 +120,7 @@ impl Load {
                 (client.clone(), self.recorder.clone(), keys[number % keys.len()].clone());
             let options = Options::new().timeout(plan.timeout).node(address);
             self.tasks.spawn(async move {
-                let pending = recorder.invoke(BURST_CLIENT, &key, Call::Read);
+                let pending = recorder.invoke(BURST_CLIENT, Call::read(&key));
                 let result = client.read_with(key, &options).await;
                 recorder.read(pending, &result);
             });
@@ -166,13 +167,13 @@ impl Worker {
                 shared_key(rand::random_range(0..self.plan.shared_keys))
             };
             if !own && self.plan.deletes && rand::random_range(0..20) == 0 {
-                let pending = self.recorder.invoke(self.id, &key, Call::Delete);
+                let pending = self.recorder.invoke(self.id, Call::delete(&key));
                 let result = self.client.delete_with(key, &options).await;
                 self.recorder.wrote(pending, &result);
             } else {
                 let value = format!("{}-{number}-{key}", self.id);
                 let value = format!("{value:.<width$}", width = self.plan.value_bytes);
-                let pending = self.recorder.invoke(self.id, &key, Call::Write(value.clone().into()));
+                let pending = self.recorder.invoke(self.id, Call::put(&key, value.clone()));
                 let result = self.client.write_with(key, value, &options).await;
                 self.recorder.wrote(pending, &result);
             }
@@ -184,7 +185,7 @@ impl Worker {
         let keys = self.plan.keys();
         while !self.stop.load(Ordering::Relaxed) {
             let key = &keys[rand::random_range(0..keys.len())];
-            let pending = self.recorder.invoke(self.id, key, Call::Read);
+            let pending = self.recorder.invoke(self.id, Call::read(key));
             let result = self.client.read_with(key.clone(), &options).await;
             self.recorder.read(pending, &result);
             tokio::time::sleep(self.plan.pause).await;

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use craq_proto::Role;
-use craq_tests::{
-    history::Call,
-    load::{Plan, is_pinned},
-};
+use craq_tests::load::{Plan, is_pinned};
 
 use crate::support::{cluster, figure, load_as, number, progress, rounds, some_time, turn, verdict};
 
@@ -49,7 +46,7 @@ async fn paused(role: Role) {
         let client_of_victim =
             |client: u32| client >= 200 && (client - 200) / 4 == u32::try_from(victim).unwrap();
         let asked = load.recorder.count(|op| {
-            op.call == Call::Read && client_of_victim(op.client) && op.invoked < awake && op.returned > awake
+            !op.is_write() && client_of_victim(op.client) && op.invoked < awake && op.returned > awake
         });
         assert!(asked > 0, "nobody had asked the sleeper");
     }

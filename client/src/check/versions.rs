@@ -73,7 +73,10 @@ impl fmt::Display for Counts {
 }
 
 /// What one replica has in the end: of each key the version, and the value if it exists.
-pub type Contents = BTreeMap<String, (u64, Option<Bytes>)>;
+pub type Contents = BTreeMap<String, Last>;
+
+/// What one replica has of a key in the end: the version, and the value if it exists.
+pub type Last = (u64, Option<Bytes>);
 
 /// Judges the history and what the replicas have in the end, tombstones being kept.
 pub fn check(ops: &[Op], finals: &[(String, Contents)]) -> Result<Counts, Vec<Violation>> {
@@ -136,7 +139,7 @@ struct Key<'a> {
     unknown: u64,
     /// Whether a deletion may have taken effect at any time.
     may_be_deleted: bool,
-    finals: Vec<(&'a str, Option<&'a (u64, Option<Bytes>)>)>,
+    finals: Vec<(&'a str, Option<&'a Last>)>,
 }
 
 fn keys<'a>(

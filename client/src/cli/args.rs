@@ -20,9 +20,10 @@ Exit codes:
   1  the key was not found
   2  wrong usage
   3  not reachable or unavailable; certainly not applied
-  4  outcome unknown; the message names the request id with which repeating is safe
+  4  outcome unknown; the message names the request id with which repeating is safe (`check`: no verdict)
   6  the condition was false
   7  refused: too large, or overloaded; certainly not applied
+  8  a check found a history that is not linearizable
   9  a value does not match its checksum";
 
 /// Reads and writes a craq cluster: a replicated key-value store with strongly consistent reads from every replica.
@@ -130,6 +131,8 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Admin: chains.
     Chain(ChainArgs),
+    /// Check what the cluster promises.
+    Check(CheckArgs),
     /// Start a cluster on this machine, check it, and keep it running until Ctrl-C.
     ///
     /// Starts a coordinator and nodes from the binaries beside this one, on free ports. Writes a key, reads it at every
@@ -245,6 +248,61 @@ pub(crate) enum ChainCommand {
         #[arg(required = true, value_name = "NODE")]
         order: Vec<String>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    #[command(subcommand)]
+    pub(crate) command: CheckCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckCommand {
+    /// Load the cluster with clients at all nodes, take down all that they see, and judge it.
+    ///
+    /// Writes, deletes and reads keys of its own, and deletes them in the end. Break what you like meanwhile: kill, pause,
+    /// cut off. A run in which too little happened, or that can't be judged, is no pass: it exits with 4, a violation with 8.
+    #[command(after_help = "Examples:
+  craq check linearizability
+  craq check linearizability --duration 5m --clients 16 --history all.ndjson
+  craq check linearizability --html violation.html       a picture, if there is a violation")]
+    Linearizability(LinearizabilityArgs),
+    /// Judge a history that `check linearizability --history` has saved.
+    History(HistoryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LinearizabilityArgs {
+    /// How long; Ctrl-C ends it earlier.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// How many clients at once.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) clients: u32,
+    /// How many keys: few, so that calls meet.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) keys: u16,
+    /// What its keys begin with; a random name of the run follows.
+    #[arg(long, value_name = "TEXT", default_value = "craq-check/")]
+    pub(crate) prefix: String,
+    /// Which calls are made comes from this number [default: a random one, which is told].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Save all that the clients saw here, a line of JSON for each call.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+    /// Draw a violation here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct HistoryArgs {
+    /// The saved history.
+    pub(crate) file: PathBuf,
+    /// Draw a violation here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

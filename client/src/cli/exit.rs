@@ -15,6 +15,12 @@ pub(crate) enum Exit {
     /// What stands on the command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// A check found an answer that nothing explains.
+    #[error("the history is not linearizable")]
+    Violation,
+    /// A check could not judge.
+    #[error("no verdict: nothing is shown, neither good nor bad")]
+    NoVerdict,
 }
 
 /// The key does not exist.
@@ -49,6 +55,8 @@ fn code(error: &anyhow::Error) -> u8 {
         return match exit {
             Exit::NotFound(_) => 1,
             Exit::Usage(_) => 2,
+            Exit::NoVerdict => 4,
+            Exit::Violation => 8,
         };
     }
     match error.downcast_ref::<Error>() {

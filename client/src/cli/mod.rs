@@ -4,6 +4,7 @@
 
 mod admin;
 mod args;
+mod check;
 mod encoding;
 mod exit;
 mod kv;
@@ -46,6 +47,7 @@ async fn run(Args { globals, command }: Args) -> anyhow::Result<()> {
         Command::Status => Box::pin(status::status(&globals)).await,
         Command::Node(args) => admin::node(&globals, args).await,
         Command::Chain(args) => admin::chain(&globals, args).await,
+        Command::Check(args) => Box::pin(check::check(&globals, args)).await,
         Command::Playground(args) => Box::pin(playground::run(args)).await,
         Command::Completions { shell } => completions(&globals, shell),
     }

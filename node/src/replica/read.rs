@@ -24,13 +24,13 @@ pub struct Reader {
 }
 
 /// What a strong read was planned under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Permit {
     epoch: Epoch,
     needs: Needs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Needs {
     Nothing,
     Lease,

@@ -26,6 +26,9 @@
 //! - M18 as it is written, an ambiguous put counts as failed: records are only ever created, so that the next try meets
 //!   the own record under its number, reads on, and goes on from it. What is visible is the contrary,
 //!   [`Bug::AmbiguousAppendDone`].
+//! - M7 as it is written, [`Bug::LeaseCheckedBeforeRead`]: the version that will be answered is chosen after the call came
+//!   and while the lease held, and a version that is chosen never changes. So the read took place at that moment. What is
+//!   visible is a judgement from before the call came, [`Bug::LeaseJudgedAtStep`].
 //! - The epoch of a message alone is not compared: all links of an epoch end with it, on both sides. What is visible is
 //!   to keep them, [`Bug::OlderEpochAccepted`], and to promise in an older epoch, [`Bug::OlderEpochPromised`].
 //! - The epoch of a question is not compared, or the tail answers *questions* without a lease: who asks answers only
@@ -50,34 +53,38 @@ compile_error!(
 );
 
 macro_rules! bugs {
-    ($($bug:ident [$rule:literal] $what:literal)*) => {
+    ({$($bug:ident [$rule:literal] $what:literal)*} {$($hidden:ident [$hidden_rule:literal] $hidden_what:literal)*}) => {
         /// A bug that can be planted. Each says what it breaks.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Bug {
             $(#[doc = $what] #[doc = concat!("(", $rule, ")")] $bug,)*
+            $(#[doc = $hidden_what] #[doc = concat!("(", $hidden_rule, ")")] $hidden,)*
         }
 
         #[cfg(feature = "planted")]
         impl Bug {
-            /// All of them.
+            /// All that clients can come to see.
             pub const ALL: &[Self] = &[$(Self::$bug),*];
+
+            /// Those that no client can ever see, since another rule stands behind the broken one.
+            pub const REDUNDANT: &[Self] = &[$(Self::$hidden),*];
 
             /// The rule that it breaks.
             #[must_use]
             pub fn rule(self) -> &'static str {
-                match self { $(Self::$bug => $rule,)* }
+                match self { $(Self::$bug => $rule,)* $(Self::$hidden => $hidden_rule,)* }
             }
 
             /// What it breaks, in a sentence.
             #[must_use]
             pub fn what(self) -> &'static str {
-                match self { $(Self::$bug => $what,)* }
+                match self { $(Self::$bug => $what,)* $(Self::$hidden => $hidden_what,)* }
             }
         }
     };
 }
 
-bugs! {
+bugs! { {
     // The head: conditions, versions, requests.
     NoFirstEntry ["protocol.md 3.1 ⚑"]
         "A head begins its epoch without a first entry, and everyone counts as level and settled at once."
@@ -167,8 +174,8 @@ bugs! {
         "Strong reads are answered without a lease."
     NotFoundWithoutLease ["protocol.md 5"]
         "\"Not found\" is answered without a lease."
-    LeaseCheckedBeforeRead ["M7, protocol.md 5"]
-        "The lease is checked before the value is read, not after. The hook is in the simulator's service."
+    LeaseJudgedAtStep ["M7, protocol.md 5"]
+        "Whether a lease holds is judged when the replica takes a step, not with a clock read after the value."
     DirtyNotAsked ["protocol.md 5"]
         "A dirty key is answered with the own newest committed version without asking the tail."
     DirtyServed ["protocol.md 5"]
@@ -229,7 +236,10 @@ bugs! {
         "A client tells its caller that a write of unknown outcome was not applied."
     LastAttemptDecides ["protocol.md 3.3"]
         "A client takes what it knows of a write from its last attempt alone."
-}
+} {
+    LeaseCheckedBeforeRead ["M7, protocol.md 5"]
+        "The lease is checked before the value is read, not after. The hook is in the simulator's service."
+} }
 
 #[cfg(feature = "planted")]
 mod switch {
@@ -269,7 +279,7 @@ mod switch {
         /// The bug of this name.
         #[must_use]
         pub fn from_name(name: &str) -> Option<Self> {
-            Self::ALL.iter().copied().find(|bug| bug.name() == name)
+            Self::ALL.iter().chain(Self::REDUNDANT).copied().find(|bug| bug.name() == name)
         }
     }
 }

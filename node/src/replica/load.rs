@@ -105,7 +105,7 @@ impl Loader {
             }
             replica.view = Some(Arc::new(view));
         }
-        replica.publish();
+        replica.publish(now);
         replica
     }
 }

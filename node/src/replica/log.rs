@@ -105,8 +105,8 @@ impl Log {
         let mut common = base;
         for entry in self.above(base) {
             let epoch = epoch_at(runs, entry.seq);
-            let is_same = epoch == Some(entry.origin_epoch);
-            if !is_same && !(planted::is(Bug::PrefixBySeqAlone) && epoch.is_some()) {
+            let is_planted = planted::is(Bug::PrefixBySeqAlone) && epoch.is_some();
+            if epoch != Some(entry.origin_epoch) && !is_planted {
                 break;
             }
             common = entry.seq;

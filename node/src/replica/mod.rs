@@ -182,7 +182,7 @@ impl Replica {
         self.maybe_ack(outputs);
         self.maybe_forget(outputs);
         self.maybe_sweep(now, outputs);
-        self.publish();
+        self.publish(now);
         self.maybe_ask(outputs);
         self.maybe_report(outputs);
     }
@@ -292,13 +292,16 @@ impl Replica {
     }
 
     /// Gives readers the rights that follow from the present state.
-    fn publish(&self) {
+    fn publish(&self, now: Time) {
         let role = self.role();
         let holds_all = self.is_in_sync() || self.is_level() || planted::is(Bug::ReadsWhenNotLevel);
         let readable = role.is_member() && holds_all;
         let is_settled = self.is_settled() || planted::is(Bug::UnsettledTailAnswers);
         let is_authority = role.is_tail() && self.is_moving() && is_settled;
-        let lease = self.lease_until();
+        let lease = match self.lease_until() {
+            until if planted::is(Bug::LeaseJudgedAtStep) && until > now => Time::MAX,
+            until => until,
+        };
         let rights = self.versions.rights();
         let same_view = rights.epoch == self.epoch() && rights.view.is_some() == self.view.is_some();
         if same_view && (rights.role, rights.readable, rights.is_authority) == (role, readable, is_authority)

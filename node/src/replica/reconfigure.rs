@@ -54,7 +54,7 @@ impl Replica {
             self.drop_dirty_suffix(out);
         }
         // Readers lose their rights before anybody hears of it.
-        self.publish();
+        self.publish(now);
         if let Some(old) = old.filter(|_| was.is_member() && !role.is_member()) {
             out.push(Output::Release { to: self.others(&old), epoch });
         }

@@ -16,6 +16,15 @@ impl Run {
                 let what = (row.origin_epoch, format!("{:?}", row.mutation));
                 let known = self.committed.entry(*seq).or_insert_with(|| what.clone());
                 assert_eq!(*known, what, "{node} has committed another entry at {seq}");
+                if let Some(request) = &row.request {
+                    let made = *self.made.entry((request.client, request.number)).or_insert(*seq);
+                    assert_eq!(made, *seq, "request {request:?} took effect twice");
+                    let is_refused = self.refused.contains(&(request.client, request.number));
+                    assert!(
+                        !is_refused,
+                        "{request:?} took effect though its client was told that it did not"
+                    );
+                }
             }
         }
     }

@@ -4,22 +4,24 @@
 //! sufficient for linearizability as long as versions are the order of commits; what replicas hold is checked against
 //! each other. In the end everything heals, and the chain must come to rest whole.
 
+mod clients;
 mod history;
 mod moves;
+#[cfg(feature = "planted")]
+mod planted;
 
-use std::{collections::BTreeMap, time::Duration};
-
-use craq_proto::{
-    ChainId, ClientId, Epoch, ErrorKind, Key, Member, NodeId, RequestId, Seq, Value, Version, View,
-    entry::checksum,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use uuid::Uuid;
 
-use super::world::{Event, World, node_id};
+use craq_proto::{ChainId, ClientId, Epoch, Member, NodeId, RequestId, Seq, Version, View};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use super::world::{Call, Event, World, node_id};
 use crate::replica::{
-    Config, Look, Permit,
-    event::{Change, Condition, Input, Position, Reply, Ticket, Write},
+    Config, Permit,
+    event::{Input, Position, Ticket},
 };
 
 const NODES: [char; 4] = ['a', 'b', 'c', 'd'];
@@ -66,6 +68,16 @@ struct Run {
     changes: usize,
     served: usize,
     committed: BTreeMap<Seq, (Epoch, String)>,
+    /// How many of the newest requests a client may still repeat.
+    repeatable: u64,
+    /// The entry that each request made.
+    made: BTreeMap<(ClientId, u64), Seq>,
+    /// Requests of which a client was told that nothing came of them, and that it did not repeat.
+    refused: BTreeSet<(ClientId, u64)>,
+    /// The node whose disk is slow, if one's is.
+    slow_disk: Option<NodeId>,
+    /// Whoever is away stays away for long in this schedule, so that much happens without it.
+    is_slow: bool,
     is_shown: bool,
 }
 
@@ -76,11 +88,14 @@ impl Run {
             sweep_rows: rng.random_range(1..6),
             sweep_interval: Duration::from_millis(50),
             tombstone_entries: if rng.random_bool(0.3) { rng.random_range(5..40) } else { 1_000_000 },
-            outcomes_max: rng.random_range(5..50),
+            outcomes_max: if rng.random_bool(0.7) { rng.random_range(5..50) } else { 1_000 },
             transfer_bytes: rng.random_range(1..1000),
             dirty_entries_max: rng.random_range(3..30),
             ..Config::default()
         };
+        let is_slow = rng.random_bool(0.3);
+        let slow_disk = rng.random_bool(0.4).then(|| node_id(NODES[rng.random_range(0..NODES.len())]));
+        let repeatable = if rng.random_bool(0.5) { 20 } else { 1_000 };
         let mut world = World::new(config);
         NODES.iter().for_each(|name| world.start(node_id(*name)));
         let mut run = Self {
@@ -104,6 +119,11 @@ impl Run {
             changes: 0,
             served: 0,
             committed: BTreeMap::new(),
+            made: BTreeMap::new(),
+            repeatable,
+            slow_disk,
+            refused: BTreeSet::new(),
+            is_slow,
             is_shown: std::env::var("SEEDS").is_ok_and(|seeds| seeds == "1"),
         };
         let first = run.member('a', true);
@@ -142,7 +162,10 @@ impl Run {
             87..93 => (0..8).for_each(|_| self.finish_read()),
             93..95 => self.retry(),
             95..98 => self.reconfigure(),
-            98 if faults => self.fault(),
+            98 if faults => match self.rng.random_range(0..6) {
+                0 => self.strand(),
+                _ => self.fault(),
+            },
             _ => self.event(),
         }
         self.take_answers();
@@ -172,32 +195,50 @@ impl Run {
         {
             events.retain(|event| matches!(event, Event::Call(_) | Event::Deadline(_)));
         }
-        if let Some(event) = events.choose(&mut self.rng).copied() {
+        let Some(event) = events.choose(&mut self.rng).copied() else { return };
+        let is_held = match event {
+            Event::Call(id) => self.is_late(id),
+            Event::Persisted(node) => self.slow_disk == Some(node),
+            _ => false,
+        };
+        if !is_held || self.rng.random_bool(0.1) {
             self.world.run(event);
+        }
+    }
+
+    /// What the tail says of its commits is old news when it arrives; in slow schedules, a promise is too.
+    fn is_late(&self, call: usize) -> bool {
+        match self.world.calls.get(&call) {
+            Some((_, _, Call::Answer { .. })) => true,
+            Some((_, _, Call::Promise { .. })) => self.is_slow,
+            _ => false,
         }
     }
 
     fn fault(&mut self) {
         let node = node_id(*NODES.choose(&mut self.rng).unwrap());
-        match self.rng.random_range(0..10) {
-            0 => {
-                self.world.trace.push(format!("CRASH {}", super::world::name(node)));
-                self.world.crash(node);
-                self.planned.retain(|read| read.node != node);
-                self.reads.retain(|_, (_, at)| *at != node);
-            }
-            1 | 2 => {
+        match self.rng.random_range(0..12) {
+            0 | 1 => self.crash(node),
+            2 | 3 => {
                 if let Some(id) = self.world.wires.keys().copied().collect::<Vec<_>>().choose(&mut self.rng) {
                     self.world.break_wire(*id);
                 }
             }
-            3 | 4 => self.isolate(node),
-            5 => {
+            4 | 5 => self.isolate(node),
+            6 => {
                 let other = node_id(*NODES.choose(&mut self.rng).unwrap());
                 self.world.cut.insert((node, other));
             }
+            _ if self.is_slow && self.rng.random_bool(0.8) => {}
             _ => self.world.cut.clear(),
         }
+    }
+
+    fn crash(&mut self, node: NodeId) {
+        self.world.trace.push(format!("CRASH {}", super::world::name(node)));
+        self.world.crash(node);
+        self.planned.retain(|read| read.node != node);
+        self.reads.retain(|_, (_, at)| *at != node);
     }
 
     /// The node hears nobody and nobody hears it, the coordinator neither; its clients are still there.
@@ -210,167 +251,6 @@ impl Run {
 
     fn is_isolated(&self, node: NodeId) -> bool {
         self.world.cut.contains(&(node, node))
-    }
-
-    fn key(index: usize) -> Key {
-        Key::new(format!("k{index}")).unwrap()
-    }
-
-    fn write(&mut self) {
-        let key = self.rng.random_range(0..KEYS);
-        let (called, is_write) = (self.step, true);
-        let value = self.rng.random_bool(0.8).then(|| format!("v{}", self.operations.len()));
-        self.numbers += 1;
-        let request = RequestId {
-            client: ClientId(Uuid::from_u128(u128::from(self.rng.random_range(0..3u8)))),
-            number: self.numbers,
-            floor: self.numbers.saturating_sub(self.rng.random_range(0..20)),
-            born: self.world.nodes.values().map(|sim| sim.disk.commit).max().unwrap(),
-            retry: false,
-        };
-        let version = Version::ZERO;
-        self.operations.push(Operation {
-            key,
-            called,
-            returned: None,
-            is_write,
-            value,
-            version,
-            seq: Seq::ZERO,
-            applied: false,
-        });
-        self.send_write(self.operations.len() - 1, request);
-    }
-
-    fn send_write(&mut self, operation: usize, request: RequestId) {
-        let Operation { key, value, .. } = self.operations[operation].clone();
-        let key = Self::key(key);
-        let bytes = value.clone().unwrap_or_default();
-        let checksum = checksum(key.as_ref(), bytes.as_bytes());
-        let value = value.map(|value| Value::new(value, 100).unwrap());
-        let condition = Condition::Always;
-        let write = Write { request, changes: vec![Change { key, value, condition, checksum }] };
-        let head = self.view.members[0].node;
-        let node =
-            if self.rng.random_bool(0.9) { head } else { node_id(*NODES.choose(&mut self.rng).unwrap()) };
-        let ticket = self.world.ticket();
-        self.writes.insert(ticket, (operation, request));
-        self.world.input(node, Input::Write { ticket, write });
-    }
-
-    /// A client that has not heard sends its request again; it cannot know what became of it.
-    fn retry(&mut self) {
-        if self.rng.random_bool(0.5)
-            && let Some(ticket) = self.writes.keys().copied().collect::<Vec<_>>().choose(&mut self.rng)
-        {
-            let (operation, request) = self.writes[ticket];
-            self.retries.push((operation, RequestId { retry: true, ..request }));
-        }
-        if let Some((operation, request)) = self.retries.pop() {
-            self.send_write(operation, request);
-        }
-    }
-
-    fn read(&mut self) {
-        let key = self.rng.random_range(0..KEYS);
-        for node in NODES.map(node_id) {
-            self.read_at(node, key);
-        }
-    }
-
-    fn read_at(&mut self, node: NodeId, key: usize) {
-        let called = self.step;
-        let Some(replica) = self.world.replica(node) else { return };
-        let look = replica.reader().strong(self.world.now, Self::key(key).as_ref());
-        let operation = self.operations.len();
-        match look {
-            Look::Refused(_) => return,
-            Look::Serve { position, permit, .. } => {
-                self.plan(node, operation, position, permit);
-            }
-            Look::Dirty => {
-                let ticket = self.world.ticket();
-                self.reads.insert(ticket, (operation, node));
-                self.world.input(node, Input::Read { ticket, key: Self::key(key) });
-            }
-        }
-        let version = Version::ZERO;
-        let read = Operation {
-            key,
-            called,
-            returned: None,
-            is_write: false,
-            value: None,
-            version,
-            seq: Seq::ZERO,
-            applied: false,
-        };
-        self.operations.push(read);
-    }
-
-    fn plan(&mut self, node: NodeId, operation: usize, position: Option<Position>, permit: Permit) {
-        let is_paused = self.rng.random_bool(0.3);
-        self.planned.push(PendingRead { node, operation, position, permit, is_paused });
-    }
-
-    /// The read looks at the store, then at its permit, then answers; time may have passed since it was planned.
-    fn finish_read(&mut self) {
-        if self.planned.is_empty() {
-            return;
-        }
-        let index = self.rng.random_range(0..self.planned.len());
-        if self.planned[index].is_paused && self.rng.random_bool(0.99) {
-            return;
-        }
-        let PendingRead { node, operation, position, permit, .. } = self.planned.swap_remove(index);
-        let Some(sim) = self.world.nodes.get(&node) else { return };
-        let Some(replica) = &sim.replica else { return };
-        let row = position.and_then(|position| sim.disk.rows.get(&(position.seq, position.index)));
-        let is_swept = position.is_some() && row.is_none();
-        if is_swept || !replica.reader().holds(self.world.now, permit) {
-            return;
-        }
-        let mutation = row.and_then(|row| row.mutation.as_ref());
-        let read = &mut self.operations[operation];
-        if let Some(mutation) = mutation {
-            assert_eq!(mutation.key, Self::key(read.key), "read the row of another key");
-            read.value =
-                (!mutation.is_delete()).then(|| String::from_utf8(mutation.value_bytes().to_vec()).unwrap());
-        }
-        read.version = position.map_or(Version::ZERO, |position| position.version);
-        read.seq = position.map_or(Seq::ZERO, |position| position.seq);
-        read.returned = Some(self.step);
-        read.applied = true;
-        self.served += 1;
-    }
-
-    fn take_answers(&mut self) {
-        while let Some(answered) = self.world.answers.pop_front() {
-            let may_read =
-                |run: &Self| run.world.replica(answered.by).map(|r| r.reader().permit(run.world.now));
-            if let Some((operation, node)) = self.reads.remove(&answered.ticket) {
-                if let (Reply::Serve { position, .. }, Some(Ok(permit))) = (answered.reply, may_read(self)) {
-                    self.plan(node, operation, position, permit);
-                }
-                continue;
-            }
-            let Some((operation, request)) = self.writes.remove(&answered.ticket) else { continue };
-            match answered.reply {
-                Reply::Applied { seq, versions } => {
-                    let write = &mut self.operations[operation];
-                    assert!(!write.applied || write.version == versions[0], "{write:?} took effect twice");
-                    write.applied = true;
-                    write.version = versions[0];
-                    write.seq = seq;
-                    write.returned = write.returned.or(Some(self.step));
-                }
-                // It may have been executed by an earlier attempt that is not answered yet; only a first one is certain.
-                Reply::Refused(error) if error.kind != ErrorKind::Invalid => {
-                    self.retries.push((operation, RequestId { retry: true, ..request }));
-                }
-                Reply::Refused(_) | Reply::Serve { .. } | Reply::ServePage => {}
-            }
-        }
     }
 
     /// Faults end; the coordinator brings everyone back; the chain must come to rest whole and answer.

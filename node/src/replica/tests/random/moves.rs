@@ -8,14 +8,18 @@ use rand::{RngExt, seq::IndexedRandom};
 use super::{NODES, Run};
 use crate::replica::{
     Status,
-    tests::{script::describe_view, world::node_id},
+    tests::{
+        script::describe_view,
+        world::{Event, node_id},
+    },
 };
 
 impl Run {
     /// One step at random.
     pub(super) fn reconfigure(&mut self) {
         let next = match self.rng.random_range(0..12) {
-            0..2 => self.restart(),
+            0..2 if self.is_slow && self.rng.random_bool(0.8) => None,
+            0..2 => self.restart().or_else(|| self.named()),
             2 => self.without_one(),
             3..6 => self.with_learner(),
             6..8 => self.promoted(),
@@ -31,7 +35,10 @@ impl Run {
         let next = if NODES.iter().any(is_down) {
             self.restart()
         } else {
-            self.in_sync().or_else(|| self.promoted()).or_else(|| self.with_learner())
+            self.named()
+                .or_else(|| self.in_sync())
+                .or_else(|| self.promoted())
+                .or_else(|| self.with_learner())
         };
         self.install(next);
     }
@@ -54,32 +61,71 @@ impl Run {
         status.filter(|status| status.epoch == self.view.epoch)
     }
 
-    /// A node starts again; if the view names it, an epoch names its new incarnation.
+    /// A node starts again; if the view names it, an epoch names its new incarnation, mostly at once.
     fn restart(&mut self) -> Option<View> {
         let name = NODES.iter().find(|name| self.world.replica(node_id(**name)).is_none())?;
         let node = node_id(*name);
         self.world.start(node);
-        let incarnation = self.world.nodes[&node].incarnation;
+        if self.rng.random_bool(0.3) { None } else { self.named() }
+    }
+
+    /// The same chain, naming the processes that run now.
+    fn named(&self) -> Option<View> {
         let mut view = self.draft();
-        let members = view.members.iter_mut().filter(|m| m.node == node).map(|m| &mut m.incarnation);
-        let learners = view.learners.iter_mut().filter(|l| l.node == node).map(|l| &mut l.incarnation);
-        let mut named = members.chain(learners).peekable();
-        named.peek()?;
-        named.for_each(|named| *named = incarnation);
+        let members = view.members.iter_mut().map(|m| (m.node, &mut m.incarnation));
+        let learners = view.learners.iter_mut().map(|l| (l.node, &mut l.incarnation));
+        let newest = |node| self.world.nodes[&node].incarnation;
+        let mut renewed = members.chain(learners).filter(|(node, named)| **named != newest(*node)).peekable();
+        renewed.peek()?;
+        renewed.for_each(|(node, named)| *named = newest(node));
         Some(view)
     }
 
     /// Mostly without who is away, sometimes by a wrong suspicion.
     fn without_one(&mut self) -> Option<View> {
-        let mut view = self.draft();
+        let view = &self.view;
         let is_away = |m: &Member| self.is_isolated(m.node) || self.world.replica(m.node).is_none();
         let away = view.members.iter().position(is_away);
         let at = away.unwrap_or_else(|| self.rng.random_range(0..view.members.len()));
+        self.without(at)
+    }
+
+    fn without(&self, at: usize) -> Option<View> {
+        let mut view = self.draft();
         let gone = view.members.remove(at);
         let first = view.members.iter().position(|m| m.in_sync)?;
         view.members.drain(..first);
         view.learners.retain(|l| l.node != gone.node && view.members.iter().any(|m| m.node == l.source));
         Some(view)
+    }
+
+    /// A member hears nobody any more, the chain goes on without it, and all others start anew, before or after that: what
+    /// they have promised to the one has to outlive them.
+    pub(super) fn strand(&mut self) {
+        let at = self.rng.random_range(0..self.view.members.len());
+        let stranded = self.view.members[at].node;
+        let Some(without) = self.without(at) else { return };
+        let is_known = self.rng.random_bool(0.5);
+        self.isolate(stranded);
+        if is_known {
+            self.install(Some(without));
+        }
+        let others: Vec<_> = NODES.into_iter().filter(|name| node_id(*name) != stranded).collect();
+        for node in others.iter().map(|name| node_id(*name)) {
+            for _ in 0..self.rng.random_range(0..10) {
+                self.world.run(Event::Persisted(node));
+            }
+            self.crash(node);
+        }
+        for _ in others {
+            let next = self.restart();
+            self.install(next);
+        }
+        if !is_known {
+            let at = self.view.position(stranded);
+            let next = at.and_then(|at| self.without(at));
+            self.install(next);
+        }
     }
 
     fn with_learner(&mut self) -> Option<View> {

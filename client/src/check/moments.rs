@@ -96,15 +96,16 @@ fn until_deleted(op: &Op, key: &str, moment: u64, entries: &Entries<'_>, ops: &[
     if entries.range(..=moment).next_back().is_none_or(|(_, value)| value.is_none()) {
         return Ok(moment);
     }
-    if let Some((seq, _)) = entries.range(moment + 1..).find(|(_, value)| value.is_none()) {
-        return Ok(*seq);
-    }
     let may_delete = |other: &Op| {
         let is_unknown = matches!(other.outcome, Outcome::Unknown(_)) && other.invoked <= op.returned;
         is_unknown && other.changes().iter().any(|change| change.key == key && change.value.is_none())
     };
+    // First: nobody knows where in the log a deletion of unknown outcome stands.
     if ops.iter().any(may_delete) {
         return Ok(moment);
+    }
+    if let Some((seq, _)) = entries.range(moment + 1..).find(|(_, value)| value.is_none()) {
+        return Ok(*seq);
     }
     Err(format!("{key} is not found, though it exists from before sequence {moment} on"))
 }

@@ -11,7 +11,6 @@ mod convert;
 pub mod decode;
 pub mod driver;
 mod forward;
-mod listener;
 pub mod log;
 pub mod server;
 pub mod service;

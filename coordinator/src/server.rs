@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use craq_listener::Limits;
 use craq_proto::wire::{self, coordinator_server::CoordinatorServer};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,6 @@ use crate::{
     Config, ConfigError,
     cluster::Timing,
     driver::Driver,
-    listener,
     log::{Log, LogError},
     service::Service,
 };
@@ -23,14 +23,16 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// Calls at once on one connection that are being answered; more are refused with `RESOURCE_EXHAUSTED`.
 const CALLS_PER_CONNECTION_MAX: usize = 256;
-/// Connections at once; more are closed.
-const CONNECTIONS_MAX: usize = 4096;
 /// A connection that was silent for so long is pinged. Nodes keep a stream open, so this is how a dead one is noticed
 /// that never closed its connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A ping that is not answered for so long ends the connection.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest that any call may take to begin its answer. Longer than [`crate::forward::WRITE_TIMEOUT`], which knows
+/// Streams that a client may open and reset before they are accepted (against HTTP/2 rapid reset).
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams that this side may reset for a client's errors before the connection is closed.
+const ERROR_RESETS_MAX: usize = 1_024;
+/// The longest that any call may take to begin its answer, the time to send it included. Longer than [`crate::forward::WRITE_TIMEOUT`], which knows
 /// better what to say.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest header list, in bytes.
@@ -98,7 +100,7 @@ impl Server {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { driver, router, listener, address, stop } = self;
         tracing::info!("listening on {address}");
-        let connections = listener::connections(listener, CONNECTIONS_MAX);
+        let connections = craq_listener::connections(listener, Limits::of_process());
         let server = router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         let mut server = tokio::spawn(server);
         // The loop goes on while calls end, so that those which wait for it get their answers.
@@ -164,8 +166,10 @@ async fn router(service: Service) -> Result<Router, Error> {
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .tcp_nodelay(true)
+        .accept_http1(false)
         .add_service(coordinator)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

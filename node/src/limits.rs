@@ -1,7 +1,7 @@
 //! Every limit and time of the node's network side that is no flag, in one place, with its reason.
 //!
 //! What tonic would do by itself is not safe on an open port (no limit on streams, no timeouts, no keepalive), so
-//! nothing is left to its defaults.
+//! nothing is left to its defaults. How many connections there may be, and how they begin, is in `craq-listener`.
 
 use std::time::Duration;
 
@@ -44,18 +44,19 @@ pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(2);
 /// … up to this.
 pub(crate) const RETRY_MAX: Duration = Duration::from_millis(20);
 
+/// Connections that may wait to be accepted.
+pub(crate) const LISTEN_BACKLOG: u32 = 1_024;
 /// Concurrent calls on one connection. tonic's default is no limit.
 pub(crate) const STREAMS_PER_CONNECTION: u32 = 256;
 /// Calls on one connection that are being worked on; above the streams' limit, so that only a peer that ignores it is shed.
 pub(crate) const CALLS_PER_CONNECTION: usize = 512;
-/// A backstop for handlers; each has its own, shorter deadline. Streams are bound by it only until they begin.
-pub(crate) const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
+/// A call begins its answer within this time, counted from its headers: a body that is sent a byte now and then ends here.
+/// Handlers have shorter deadlines of their own.
+pub(crate) const HANDLER_TIME_MAX: Duration = Duration::from_secs(15);
 /// A silent connection is pinged this often …
 pub(crate) const SERVER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// … and closed if nothing comes back for so long.
 pub(crate) const SERVER_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The kernel's own keepalive, for connections that never spoke HTTP/2.
-pub(crate) const SERVER_TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Most bytes of headers of one request.
 pub(crate) const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Streams that a client may open and reset before they are accepted (against HTTP/2 rapid reset).

@@ -1,11 +1,13 @@
 //! From the flags to a node that serves.
 
-use std::{collections::BTreeMap, io, process::ExitCode, sync::Arc, thread, time::Instant};
+use std::{collections::BTreeMap, io, net::SocketAddr, process::ExitCode, sync::Arc, thread, time::Instant};
 
 use craq_proto::{ChainId, ClusterId, convert::uuid_bytes, wire};
-use tokio::sync::watch;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     fatal,
     heartbeat::{Heartbeat, Signals},
     identity::Identity,
-    limits::{PROGRESS_INTERVAL, STORE_WAIT},
+    limits::{LISTEN_BACKLOG, PROGRESS_INTERVAL, STORE_WAIT},
     logging,
     node::{Admission, Chains, Node},
     peers::{Peers, Reach},
@@ -77,12 +79,12 @@ fn open_file(config: &Config) -> Result<Redb, NodeError> {
 /// What must not go on ends the whole process, whoever calls this: see [`NodeError::exit_code`].
 pub async fn run(config: Config, backend: Arc<dyn Backend>) -> Result<(), NodeError> {
     config.check()?;
-    let incoming = service::incoming(listen(&config.listen)?);
-    let bound = incoming.local_addr().map_err(|source| unheard(&config.listen, source))?;
+    let listener = listen(&config.listen)?;
+    let bound = listener.local_addr().map_err(|source| unheard(&config.listen, source))?;
     info!("listening on {bound}");
     let (health, healthy) = watch::channel(false);
     let (door, end) = (Door::default(), CancellationToken::new());
-    let task = tokio::spawn(service::serve(door.clone(), incoming, healthy, end.clone().cancelled_owned()));
+    let task = tokio::spawn(service::serve(door.clone(), listener, healthy, end.clone().cancelled_owned()));
     let serving = Serving { task, health, end };
     let replica = config.replica();
     let Opened { store, loaded } = off_thread(move || load(&backend, &replica)).await?;
@@ -142,7 +144,7 @@ fn placement(config: &Config) -> Option<wire::Placement> {
 }
 
 /// Listens on the address; `:PORT` is all interfaces, of both families where there are two.
-fn listen(address: &str) -> Result<TcpIncoming, NodeError> {
+fn listen(address: &str) -> Result<TcpListener, NodeError> {
     let candidates = match address.trim().strip_prefix(':') {
         Some(port) => vec![format!("[::]:{port}"), format!("0.0.0.0:{port}")],
         None => vec![address.trim().to_owned()],
@@ -157,13 +159,20 @@ fn listen(address: &str) -> Result<TcpIncoming, NodeError> {
             }
         };
         for socket in resolved {
-            match TcpIncoming::bind(socket) {
-                Ok(incoming) => return Ok(incoming),
+            match bind(socket) {
+                Ok(listener) => return Ok(listener),
                 Err(error) => failed = error,
             }
         }
     }
     Err(unheard(address, failed))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
 }
 
 fn unheard(address: &str, source: io::Error) -> NodeError {
@@ -244,8 +253,6 @@ fn load_chain(
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
 
     #[tokio::test]

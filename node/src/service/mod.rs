@@ -17,6 +17,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use craq_listener::{Limits, connections};
 use craq_proto::{
     CallError,
     wire::{
@@ -24,11 +25,8 @@ use craq_proto::{
         kv_server::KvServer,
     },
 };
-use tokio::sync::watch;
-use tonic::{
-    server::NamedService,
-    transport::{Server, server::TcpIncoming},
-};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{server::NamedService, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 pub(crate) use self::request_ids::RequestIds;
@@ -37,8 +35,7 @@ use crate::{
     limits::{
         CALLS_PER_CONNECTION, CLIENT_MESSAGE_BYTES_MAX, CONNECTION_WINDOW, ERROR_RESETS_MAX,
         HANDLER_TIME_MAX, HEADER_BYTES_MAX, PEER_MESSAGE_BYTES_MAX, PENDING_RESETS_MAX,
-        SERVER_KEEPALIVE_INTERVAL, SERVER_KEEPALIVE_TIMEOUT, SERVER_TCP_KEEPALIVE, STREAM_WINDOW,
-        STREAMS_PER_CONNECTION,
+        SERVER_KEEPALIVE_INTERVAL, SERVER_KEEPALIVE_TIMEOUT, STREAM_WINDOW, STREAMS_PER_CONNECTION,
     },
     node::Node,
 };
@@ -64,7 +61,7 @@ impl Door {
 /// Serves until `stop` comes and all calls have ended.
 pub(crate) async fn serve(
     door: Door,
-    incoming: TcpIncoming,
+    listener: TcpListener,
     health: watch::Receiver<bool>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
@@ -93,7 +90,7 @@ pub(crate) async fn serve(
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?)
-        .serve_with_incoming_shutdown(incoming, stop)
+        .serve_with_incoming_shutdown(connections(listener, Limits::of_process()), stop)
         .await
         .map_err(|error| NodeError::Server(error.to_string()))
 }
@@ -115,11 +112,6 @@ fn server() -> Server {
         .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .accept_http1(false)
-}
-
-/// What the listening socket gives to each connection; the server's own settings for these do not reach it.
-pub(crate) fn incoming(incoming: TcpIncoming) -> TcpIncoming {
-    incoming.with_nodelay(Some(true)).with_keepalive(Some(SERVER_TCP_KEEPALIVE))
 }
 
 /// Passes on whether this node serves, as often as it changes.

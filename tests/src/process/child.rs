@@ -98,6 +98,12 @@ impl Child {
         self.words.log.lock().lines.iter().any(|line| line.contains(what))
     }
 
+    /// How many lines of the log so far have this in them.
+    #[must_use]
+    pub fn times_said(&self, what: &str) -> usize {
+        self.words.log.lock().lines.iter().filter(|line| line.contains(what)).count()
+    }
+
     /// The end of the log.
     #[must_use]
     pub fn last_words(&self) -> String {

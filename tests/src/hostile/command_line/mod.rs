@@ -7,7 +7,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 use clap::Parser as _;
 
 #[allow(dead_code, reason = "only what takes arguments is used")]
-#[path = "../../../client/src/cli"]
+#[path = "../../../../client/src/cli"]
 mod cli {
     pub(super) mod args;
     pub(super) mod encoding;

@@ -91,7 +91,7 @@ fn draw(page: &mut String, ops: &[Op], culprit: usize) {
     let scale = Scale::new(ops);
     let (rows, names) = rows(ops);
     let height = TOP + ROW * names.len() as f64 + 10.0;
-    let _ = writeln!(page, "<p><svg width=\"{}\" height=\"{height}\" role=\"img\">", WIDTH + 20.0);
+    let _ = writeln!(page, "<p><svg width=\"{}\" height=\"{height}\" role=\"img\">", WIDTH + 40.0);
     for tick in 0..=TICKS {
         let share = f64::from(tick) / f64::from(TICKS);
         let x = MARGIN + share * (WIDTH - MARGIN);

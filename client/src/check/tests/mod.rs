@@ -1,6 +1,7 @@
 //! Do the checkers accept exactly the legal histories?
 
 mod brute;
+mod kept;
 mod large;
 mod small;
 mod toy;

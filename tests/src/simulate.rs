@@ -1,20 +1,136 @@
-//! stub runner
-#![allow(missing_docs, clippy::print_stdout)]
-use std::time::Duration;
-use craq_tests::sim::{self, Setup};
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    let first: u64 = a[1].parse().unwrap(); let n: u64 = a[2].parse().unwrap(); let secs: u64 = a[3].parse().unwrap();
-    let show = a.len() > 4;
-    let t0 = std::time::Instant::now();
-    let mut faults = sim::Faults::default(); let (mut ops, mut steps, mut views, mut time) = (0, 0, 0, Duration::ZERO);
-    for seed in first..first + n {
-        let setup = Setup::draw(seed, Duration::from_secs(secs));
-        let t = std::time::Instant::now();
-        let r = if show { let (r, lines) = sim::trace(&setup); for l in lines { println!("{l}"); } r } else { sim::run(&setup) };
-        if let Some(v) = &r.violation { println!("seed {seed}: {} : {}", v.check, v.what.chars().take(1500).collect::<String>()); }
-        if n <= 20 { println!("seed {seed} time {:?} ops {} unknown {} views {} steps {} healing {:?} wall {:?}", r.time, r.operations, r.unknown, r.views, r.steps, r.healing, t.elapsed()); }
-        faults.add(&r.faults); ops += r.operations; steps += r.steps; views += r.views; time += r.time;
+//! Runs any number of seeds of the whole-cluster simulation, or one with all that happens.
+
+#![expect(clippy::print_stdout, reason = "a program that tells what it found")]
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use craq_tests::sim::{self, Campaign, Setup, Summary};
+
+/// Whole clusters in virtual time, under every fault, from seeds.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// How long faults happen in each, in virtual seconds.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How many seeds run at once.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Tell all that happens, one line for each event: when, where, what, and the particulars. For one seed.
+    #[arg(long)]
+    trace: bool,
+    /// Only a number that stands for all that happens, for each seed: two runs of a seed have the same.
+    #[arg(long)]
+    digest: bool,
+    /// Plant this bug, or all of them one after the other, and say which seed finds it (needs `--features planted`).
+    #[arg(long, value_name = "BUG|all")]
+    planted: Option<String>,
+    /// With `--planted all`: write the table to this file.
+    #[arg(long, value_name = "FILE")]
+    page: Option<std::path::PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic in a run is a violation, which is told with its seed.
+    std::panic::set_hook(Box::new(|_| ()));
+    let duration = Duration::from_secs(arguments.seconds);
+    if let Some(bug) = &arguments.planted {
+        return plant(bug, &arguments, duration);
     }
-    println!("{faults}\n{n} seeds, {time:?} virtual, {ops} ops, {views} views, {steps} steps, wall {:?}", t0.elapsed());
+    let seeds = arguments.first..arguments.first + arguments.seeds;
+    if arguments.trace {
+        seeds.map(|seed| trace(seed, duration)).max().unwrap_or_default().into()
+    } else if arguments.digest {
+        for seed in seeds {
+            println!("{seed} {:016x}", sim::digest(&Setup::draw(seed, duration)));
+        }
+        ExitCode::SUCCESS
+    } else {
+        run(&arguments, duration)
+    }
+}
+
+fn trace(seed: u64, duration: Duration) -> u8 {
+    let (report, lines) = sim::trace(&Setup::draw(seed, duration));
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        // Whoever reads may have seen enough.
+        if writeln!(out, "{line}").is_err() {
+            break;
+        }
+    }
+    u8::from(report.violation.is_some())
+}
+
+fn run(arguments: &Arguments, duration: Duration) -> ExitCode {
+    let Arguments { first, seeds, jobs, .. } = *arguments;
+    let shows = std::io::stderr().is_terminal();
+    let progress = |sum: &Summary| {
+        if shows {
+            let violations = sum.failed.len();
+            eprint!("\r{} of {seeds} seeds, {violations} violations, {:.0?} ", sum.seeds, sum.took);
+        }
+    };
+    let sum = Campaign { first, seeds, duration, jobs }.run(progress);
+    if shows {
+        eprintln!();
+    }
+    for failed in &sum.failed {
+        let (seed, violation) = (failed.seed, &failed.violation);
+        println!("seed {seed}: {}: {}", violation.check, violation.what);
+        println!(
+            "  again: cargo run --profile sim -p craq-tests --bin simulate -- --first {seed} --seeds 1 --seconds {} --trace\n",
+            duration.as_secs()
+        );
+    }
+    println!("{sum}");
+    if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(feature = "planted"))]
+fn plant(_: &str, _: &Arguments, _: Duration) -> ExitCode {
+    eprintln!("this build has no planted bugs: build it with --features planted");
+    ExitCode::from(2)
+}
+
+#[cfg(feature = "planted")]
+fn plant(name: &str, arguments: &Arguments, duration: Duration) -> ExitCode {
+    use craq_proto::planted::{self, Bug};
+    use craq_tests::sim::hunt::{Found, hunt, page};
+
+    let bugs = match (name, Bug::from_name(name)) {
+        ("all", _) => Bug::ALL.to_vec(),
+        (_, Some(bug)) if arguments.trace => {
+            planted::set(Some(bug));
+            return trace(arguments.first, duration).into();
+        }
+        (_, Some(bug)) => vec![bug],
+        (_, None) => {
+            eprintln!("no bug has the name {name:?}");
+            return ExitCode::from(2);
+        }
+    };
+    let told = |found: &Found| match &found.by {
+        Some((seed, violation)) => println!("{}: seed {seed}, {}", found.bug.name(), violation.check),
+        None => println!("{}: NOT FOUND", found.bug.name()),
+    };
+    let found = hunt(&bugs, duration, arguments.jobs, told);
+    if let Some(file) = &arguments.page
+        && let Err(error) = std::fs::write(file, page(&found, duration))
+    {
+        eprintln!("cannot write {}: {error}", file.display());
+        return ExitCode::from(74);
+    }
+    if found.iter().all(|found| found.by.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -56,16 +56,27 @@ pub(super) enum Failed {
 /// What the caller does with the answer.
 #[derive(Debug)]
 pub(super) enum Then {
-    Promise { node: NodeId, meant: Option<Incarnation>, epoch: Epoch, sent: Time },
+    Promise {
+        node: NodeId,
+        meant: Option<Incarnation>,
+        epoch: Epoch,
+        sent: Time,
+    },
     Forget,
-    TailAnswered { question: u64 },
+    TailAnswered {
+        question: u64,
+    },
     InstallView,
     /// The attempt of this number of a client.
-    Client { attempt: u64 },
+    Client {
+        attempt: u64,
+    },
     /// The client learns a view.
     ClientView,
     /// A write that was handed on, by a node's operation.
-    HandedOn { operation: u64 },
+    HandedOn {
+        operation: u64,
+    },
 }
 
 /// A call under way.
@@ -85,10 +96,25 @@ pub(super) struct Call {
 
 impl World {
     /// Calls. `then` says what happens at the caller's when there is an answer, or none.
-    pub(super) fn call(&mut self, from: End, to: Place, patience: Duration, question: Question, then: Then) -> u64 {
+    pub(super) fn call(
+        &mut self,
+        from: End,
+        to: Place,
+        patience: Duration,
+        question: Question,
+        then: Then,
+    ) -> u64 {
         let id = self.next_id();
-        let call =
-            Call { from, to, question, then: Some(then), taken_by: None, reply: None, stalled: None, patience };
+        let call = Call {
+            from,
+            to,
+            question,
+            then: Some(then),
+            taken_by: None,
+            reply: None,
+            stalled: None,
+            patience,
+        };
         self.calls.insert(id, call);
         let delay = self.network.delay(&mut self.random, from.place, to);
         self.schedule(delay, Event::Called(id));
@@ -207,7 +233,8 @@ impl World {
 
     /// All calls between two places break.
     pub(super) fn break_calls(&mut self, a: Place, b: Place) {
-        let between = |call: &Call| (call.from.place, call.to) == (a, b) || (call.from.place, call.to) == (b, a);
+        let between =
+            |call: &Call| (call.from.place, call.to) == (a, b) || (call.from.place, call.to) == (b, a);
         let found: Vec<u64> = self.calls.iter().filter(|(_, c)| between(c)).map(|(id, _)| *id).collect();
         for id in found {
             self.fail_call(id, Failed::Broken);
@@ -228,7 +255,12 @@ impl World {
     }
 
     /// A fact for a replica, as an answer says it.
-    pub(super) fn promise_input(by: NodeId, epoch: Epoch, sent: Time, refused: Option<Epoch>) -> Option<Input> {
+    pub(super) fn promise_input(
+        by: NodeId,
+        epoch: Epoch,
+        sent: Time,
+        refused: Option<Epoch>,
+    ) -> Option<Input> {
         match refused {
             None => Some(Input::Promised { by, epoch, sent }),
             Some(newer) if epoch < newer => Some(Input::NewerEpoch { epoch: newer }),

@@ -1,6 +1,10 @@
 //! A client: one call at a time, by the shipped client's routing, retries and request ids. It takes down what it saw.
 
-use std::{collections::BTreeMap, collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use craq_client::{
@@ -9,9 +13,7 @@ use craq_client::{
     pure::{Failure, Next, READ_ATTEMPT_TIMEOUT, Requests, Retries, Routes, Ticket},
 };
 use craq_node::replica::event::{Change, Condition};
-use craq_proto::{
-    Epoch, ErrorKind, Key, Seq, Time, Value, Version, View, entry::checksum,
-};
+use craq_proto::{Epoch, ErrorKind, Key, Seq, Time, Value, Version, View, entry::checksum};
 use rand::{RngExt, rngs::StdRng};
 use uuid::Uuid;
 
@@ -37,8 +39,8 @@ pub(super) enum Event {
 /// What a client asks for.
 #[derive(Debug, Clone)]
 enum Kind {
-    Read(Vec<usize>),
-    Write(Vec<(usize, Option<Bytes>, Condition)>),
+    Read(Vec<Name>),
+    Write(Vec<(Name, Option<Bytes>, Condition)>),
 }
 
 #[derive(Debug)]
@@ -64,10 +66,10 @@ pub(super) struct Client {
     seen: Seq,
     running: Option<Running>,
     /// What it last saw of each key.
-    versions: BTreeMap<usize, Version>,
+    versions: BTreeMap<Name, Version>,
     asked: Option<At>,
     /// What it still has to do at the end: everything at every node.
-    pub(super) errands: VecDeque<(Place, usize)>,
+    pub(super) errands: VecDeque<(Place, Name)>,
     /// It begins no call of its own accord any more.
     pub(super) is_quiet: bool,
 }
@@ -97,12 +99,66 @@ const DOUBT_AFTER: Duration = Duration::from_millis(500);
 /// Two rounds of questions for views are at least so far apart.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
-fn key(index: usize) -> Key {
-    Key::new(format!("k{index}")).expect("short enough")
+/// A key. Calls of several keys are calls of one pair, so that what has to be judged together stays small; and a pair of
+/// which too many outcomes are unknown is used no more, since each of them may take effect at any later time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    pair: usize,
+    generation: usize,
+    half: usize,
 }
 
-fn key_name(index: usize) -> String {
-    format!("k{index}")
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}g{:03}k{}", self.pair, self.generation, self.half)
+    }
+}
+
+impl Name {
+    fn key(self) -> Key {
+        Key::new(self.to_string()).expect("short enough")
+    }
+}
+
+/// The pairs of keys that are in use.
+#[derive(Debug)]
+pub(super) struct Pairs(Vec<Pair>);
+
+#[derive(Debug, Default, Clone)]
+struct Pair {
+    generation: usize,
+    unknown: usize,
+}
+
+/// So many unknown outcomes end the use of a pair.
+const UNKNOWN_MAX: usize = 5;
+
+impl Pairs {
+    pub(super) fn new(keys: usize) -> Self {
+        Self(vec![Pair::default(); keys.div_ceil(2)])
+    }
+
+    fn draw(&self, random: &mut StdRng) -> Name {
+        let pair = random.random_range(0..self.0.len());
+        Name { pair, generation: self.0[pair].generation, half: random.random_range(0..2) }
+    }
+
+    fn unknown(&mut self, name: Name) {
+        let pair = &mut self.0[name.pair];
+        pair.unknown += usize::from(pair.generation == name.generation);
+        if pair.unknown >= UNKNOWN_MAX {
+            *pair = Pair { generation: pair.generation + 1, unknown: 0 };
+        }
+    }
+
+    /// All keys that are, or were, in use.
+    pub(super) fn all(&self) -> Vec<Name> {
+        let names = self.0.iter().enumerate().flat_map(|(pair, state)| {
+            (0..=state.generation)
+                .flat_map(move |generation| (0..2).map(move |half| Name { pair, generation, half }))
+        });
+        names.collect()
+    }
 }
 
 impl World {
@@ -141,7 +197,7 @@ impl World {
     }
 
     /// Writes a key, whatever else it wanted: shows that the chain takes writes.
-    pub(super) fn write_now(&mut self, index: usize, wanted: usize) {
+    pub(super) fn write_now(&mut self, index: usize, wanted: Name) {
         let value = self.value(index);
         self.launch(index, Kind::Write(vec![(wanted, Some(value), Condition::Always)]), None);
     }
@@ -179,36 +235,23 @@ impl World {
     }
 
     fn draw(&mut self, index: usize) -> Kind {
-        let keys = self.setup.keys;
-        let wanted = self.random.random_range(0..keys);
+        let wanted = self.pairs.draw(&mut self.random);
         let names_versions = !self.setup.collects_tombstones;
         let known = self.clients[index].versions.get(&wanted).copied().unwrap_or_default();
-        let condition = |known: Version| if names_versions { known } else { Version::ZERO };
+        let named = if names_versions { known } else { Version::ZERO };
+        let value = Some(self.value(index));
         match self.random.random_range(0..100) {
             0..40 => Kind::Read(vec![wanted]),
-            40..46 => {
-                let first = self.random.random_range(0..keys);
-                let end = self.random.random_range(first..keys) + 1;
-                Kind::Read((first..end).collect())
-            }
-            46..76 => Kind::Write(vec![(wanted, Some(self.value(index)), Condition::Always)]),
-            76..82 => Kind::Write(vec![(wanted, Some(self.value(index)), Condition::Version(condition(known)))]),
+            40..46 => Kind::Read(vec![Name { half: 0, ..wanted }, Name { half: 1, ..wanted }]),
+            46..76 => Kind::Write(vec![(wanted, value, Condition::Always)]),
+            76..82 => Kind::Write(vec![(wanted, value, Condition::Version(named))]),
             82..90 => Kind::Write(vec![(wanted, None, Condition::Exists)]),
-            90..92 if names_versions && known > Version::ZERO => {
-                Kind::Write(vec![(wanted, None, Condition::Version(known))])
-            }
+            90..92 if named > Version::ZERO => Kind::Write(vec![(wanted, None, Condition::Version(named))]),
             _ => {
-                let other = self.random.random_range(0..keys);
-                let first = if self.random.random_bool(0.3) {
-                    Condition::Version(condition(known))
-                } else {
-                    Condition::Always
-                };
-                let mut changes = vec![(wanted, Some(self.value(index)), first)];
-                if other != wanted {
-                    changes.push((other, Some(self.value(index)), Condition::Always));
-                }
-                Kind::Write(changes)
+                let is_conditional = self.random.random_bool(0.3);
+                let first = if is_conditional { Condition::Version(named) } else { Condition::Always };
+                let other = Name { half: 1 - wanted.half, ..wanted };
+                Kind::Write(vec![(wanted, value, first), (other, Some(self.value(index)), Condition::Always)])
             }
         }
     }
@@ -227,12 +270,16 @@ impl World {
             (Kind::Write(_), None) => (client.routes.writer(now), left),
         };
         let wish = match &call.kind {
-            Kind::Read(keys) if keys.len() == 1 => Wish::Read(key(keys[0])),
-            Kind::Read(keys) => Wish::Page(key(keys[0]), key(keys[keys.len() - 1] + 1)),
+            Kind::Read(keys) if keys.len() == 1 => Wish::Read(keys[0].key()),
+            Kind::Read(keys) => Wish::Page(keys[0].key(), Name { half: 2, ..keys[0] }.key()),
             Kind::Write(changes) => {
                 let Some(ticket) = &call.ticket else { return };
                 let request = ticket.id(call.retries.is_uncertain());
-                Wish::Write(Order { request, changes: changes.iter().map(change).collect(), handed_on: false })
+                Wish::Write(Order {
+                    request,
+                    changes: changes.iter().map(change).collect(),
+                    handed_on: false,
+                })
             }
         };
         call.target.clone_from(&target);
@@ -367,8 +414,8 @@ impl World {
             }
             (Answer::Found(items, commit), Kind::Read(keys)) => {
                 client.seen = client.seen.max(commit);
-                let found = |index: &usize| {
-                    let name = key(*index);
+                let found = |name: &Name| {
+                    let name = name.key();
                     let item = items.iter().find(|item| item.key == name);
                     item.map_or_else(Found::nothing, |item| Found {
                         value: item.value.clone(),
@@ -398,10 +445,11 @@ impl World {
         let now = self.now;
         let client = &mut self.clients[index];
         let Some(mut call) = client.running.take() else { return };
-        let first = match &call.kind {
-            Kind::Write(changes) => key_name(changes[0].0),
-            Kind::Read(keys) => key_name(keys[0]),
+        let first_name = match &call.kind {
+            Kind::Write(changes) => changes[0].0,
+            Kind::Read(keys) => keys[0],
         };
+        let first = first_name.to_string();
         let outcome = match error {
             Error::ConditionFailed { observed } => {
                 Outcome::ConditionFailed { key: first, observed: observed.0 }
@@ -415,6 +463,7 @@ impl World {
                     self.repeat(index, call, request, now.after(wait));
                     return;
                 }
+                self.pairs.unknown(first_name);
                 Outcome::Unknown(message)
             }
             error => Outcome::NotApplied(error.to_string()),
@@ -441,10 +490,10 @@ impl World {
     fn record(&mut self, index: usize, call: &Running, outcome: Outcome) {
         note!(self, Place::Client(index), "ends", "{}: {outcome:?}", call.id);
         let asked = match &call.kind {
-            Kind::Read(keys) => history::Call::Read { keys: keys.iter().map(|key| key_name(*key)).collect() },
+            Kind::Read(keys) => history::Call::Read { keys: keys.iter().map(ToString::to_string).collect() },
             Kind::Write(changes) => {
-                let change = |(key, value, condition): &(usize, Option<Bytes>, Condition)| history::Change {
-                    key: key_name(*key),
+                let change = |(key, value, condition): &(Name, Option<Bytes>, Condition)| history::Change {
+                    key: key.to_string(),
                     value: value.clone(),
                     condition: match condition {
                         Condition::Always => history::Condition::Always,
@@ -468,8 +517,8 @@ impl World {
     }
 }
 
-fn change((index, value, condition): &(usize, Option<Bytes>, Condition)) -> Change {
-    let key = key(*index);
+fn change((name, value, condition): &(Name, Option<Bytes>, Condition)) -> Change {
+    let key = name.key();
     let value = value.clone().map(|value| Value::new(value, 1_000).expect("short enough"));
     let checksum = checksum(key.as_ref(), value.as_ref().map_or(&[][..], |value| value.as_bytes()));
     Change { key, value, condition: *condition, checksum }

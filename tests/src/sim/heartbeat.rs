@@ -148,9 +148,9 @@ impl World {
     }
 
     fn say(&mut self, machine: usize, parcel: Parcel) {
-        let pipe = self.process(machine).and_then(|process| {
-            process.heartbeat.pipe.filter(|_| process.heartbeat.is_registered)
-        });
+        let pipe = self
+            .process(machine)
+            .and_then(|process| process.heartbeat.pipe.filter(|_| process.heartbeat.is_registered));
         if let Some(pipe) = pipe {
             self.send(pipe, Side::Acceptor, parcel);
         }

@@ -14,9 +14,12 @@ use craq_node::{
         Loader, Reader, Replica, Status,
         event::{Input, LinkId, Output, PersistId, StoreWrite, Ticket},
     },
-    store::{Backend, Batch, ChainStore, Store, StoreError, writer::BATCH_WRITES_MAX},
+    store::{Backend, Batch, ChainStore, Change, Store, StoreError, Table, writer::BATCH_WRITES_MAX},
 };
-use craq_proto::{ChainId, Epoch, Incarnation, NodeId, Time, planted::{self, Bug}};
+use craq_proto::{
+    ChainId, Incarnation, NodeId, Row, Time,
+    planted::{self, Bug},
+};
 use rand::{RngExt, rngs::StdRng};
 use uuid::Uuid;
 
@@ -31,6 +34,9 @@ use super::{
     world::{Event, ToNode, World, note},
 };
 use crate::invariants::{self, Fact};
+
+/// The table of the only chain's view, commit and floors.
+const META: Table = Table(2);
 
 /// A machine; its disk and its clock outlive its processes.
 pub(super) struct Machine {
@@ -89,6 +95,8 @@ pub(super) enum Waiter {
 /// A batch on its way to the disk.
 pub(super) struct InFlight {
     batch: Batch,
+    /// A planted bug: what goes to the disk by itself, before.
+    before: Batch,
     writes: Vec<(PersistId, StoreWrite)>,
 }
 
@@ -137,13 +145,12 @@ impl World {
         }
         let number = self.next_id();
         match self.load(machine, number) {
-            Ok(process) => {
+            Ok((process, rows)) => {
                 let (node, incarnation) = (process.node, process.incarnation);
                 let place = Place::Node(machine);
                 note!(self, place, "start", "node {node} incarnation {incarnation} {:?}", process.status);
                 let view = process.replica.view().cloned();
                 let (commit, last) = (process.status.commit, process.status.last);
-                let rows = invariants::contents(&process.chain).unwrap_or_default();
                 self.machines[machine].node = Some(node);
                 self.machines[machine].process = Some(process);
                 let view = view.as_ref();
@@ -160,7 +167,8 @@ impl World {
         }
     }
 
-    fn load(&mut self, machine: usize, number: u64) -> Result<Process, StoreError> {
+    /// The process, and what its disk holds.
+    fn load(&mut self, machine: usize, number: u64) -> Result<(Process, Vec<Row>), StoreError> {
         let fresh = NodeId(Uuid::from_u128(self.random.random()));
         let now = self.clock(machine);
         let backend = self.machines[machine].disk.mount()?;
@@ -171,7 +179,8 @@ impl World {
         let mut loader = Loader::new(self.setup.replica.clone(), node, incarnation, chain.meta()?);
         chain.walk(&mut |_| (), &mut |row| loader.row(row))?;
         let replica = loader.finish(now);
-        Ok(Process {
+        let rows = invariants::contents(&chain)?;
+        let process = Process {
             number,
             node,
             incarnation,
@@ -189,7 +198,8 @@ impl World {
             operations: BTreeMap::new(),
             heartbeat: Heartbeat::default(),
             deadline: None,
-        })
+        };
+        Ok((process, rows))
     }
 
     /// The process ends this instant. `power`: the machine loses power too.
@@ -358,20 +368,27 @@ impl World {
         for (_, write) in &writes {
             process.chain.encode(write, &mut batch);
         }
-        process.in_flight = Some(InFlight { batch, writes });
+        let is_meta = |change: &Change| planted::is(Bug::MetaBeforeData) && is_of(change, META);
+        let (before, batch) = batch.into_iter().partition(is_meta);
+        process.in_flight = Some(InFlight { batch, before, writes });
         let delay = self.disk_time(machine);
         self.later(machine, delay, ToNode::BatchDone);
     }
 
     fn on_batch_done(&mut self, machine: usize) {
         let Some(process) = self.process(machine) else { return };
-        let Some(InFlight { batch, writes }) = process.in_flight.take() else { return };
+        let Some(InFlight { batch, before, writes }) = process.in_flight.take() else { return };
         let node = process.node;
-        if let Err(error) = process.backend.apply(batch) {
-            if !planted::is(Bug::StorageErrorIgnored) {
-                self.crash(machine, false, &error.to_string());
-                return self.restart_later(machine);
-            }
+        if !before.is_empty() && process.backend.apply(before).is_ok() {
+            process.in_flight = Some(InFlight { batch, before: Batch::new(), writes });
+            let delay = self.disk_time(machine);
+            return self.later(machine, delay, ToNode::BatchDone);
+        }
+        if let Err(error) = process.backend.apply(batch)
+            && !planted::is(Bug::StorageErrorIgnored)
+        {
+            self.crash(machine, false, &error.to_string());
+            return self.restart_later(machine);
         }
         let Some(end) = self.end_at(Place::Node(machine)) else { return };
         for (_, write) in &writes {
@@ -393,11 +410,6 @@ impl World {
             self.crash(machine, false, "has left");
         }
     }
-
-    /// The newest epoch that the process has installed.
-    pub(super) fn epoch_of(&self, machine: usize) -> Epoch {
-        self.machines[machine].process.as_ref().map_or(Epoch::ZERO, |process| process.status.epoch)
-    }
 }
 
 impl Process {
@@ -411,4 +423,9 @@ impl Process {
     pub(super) fn status(&self) -> &Status {
         &self.status
     }
+}
+
+fn is_of(change: &Change, wanted: Table) -> bool {
+    let (Change::Put(table, ..) | Change::Delete(table, _) | Change::Clear(table)) = change;
+    *table == wanted
 }

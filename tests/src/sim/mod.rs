@@ -13,11 +13,14 @@
 //! how they reach each other; `nemesis` makes the faults; `trace` says how to read what happened.
 
 mod call;
+pub mod campaign;
 mod client;
 mod coordinator;
 pub mod disk;
 pub mod fault;
 mod heartbeat;
+#[cfg(feature = "planted")]
+pub mod hunt;
 mod machine;
 mod nemesis;
 mod network;
@@ -31,7 +34,8 @@ mod time;
 mod trace;
 mod world;
 
+pub use campaign::{Campaign, Summary};
 pub use fault::{Fault, Faults, Fired};
-pub use run::{Report, run, trace, digest};
+pub use run::{Report, digest, run, trace};
 pub use setup::Setup;
 pub use world::Violation;

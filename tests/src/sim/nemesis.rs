@@ -108,7 +108,12 @@ impl World {
             F::Kill | F::PowerLoss | F::CrashAtStep | F::CrashInRecovery | F::KillAll => self.kill(fault),
             F::Pause => self.pause(),
             F::PauseCoordinator | F::KillCoordinator | F::TwoCoordinators => self.harm_coordinator(fault),
-            F::Halves | F::Isolate | F::OneWay | F::Bridge | F::CutCoordinator | F::CutNonNeighbours
+            F::Halves
+            | F::Isolate
+            | F::OneWay
+            | F::Bridge
+            | F::CutCoordinator
+            | F::CutNonNeighbours
             | F::CutClients => self.cut(fault),
             F::SlowLink | F::Reset => self.harm_connections(fault),
             F::SlowDisk | F::HungDisk | F::DiskError | F::FullDisk => self.harm_disk(fault),
@@ -269,7 +274,8 @@ impl World {
             }
             _ => {
                 let client = *clients.choose(&mut self.random)?;
-                let some: Vec<Place> = nodes.iter().copied().filter(|_| self.random.random_bool(0.5)).collect();
+                let some: Vec<Place> =
+                    nodes.iter().copied().filter(|_| self.random.random_bool(0.5)).collect();
                 Some(both_ways(&[client], &some)).filter(|cut| !cut.is_empty())
             }
         }
@@ -320,9 +326,8 @@ impl World {
     /// A disk is lost: that of a node outside the chain at any time, that of a member only when nothing else is wrong.
     fn wipe(&mut self, fault: Fault) {
         let Some(view) = self.newest.clone() else { return };
-        let is_in = |machine: &usize| {
-            self.machines[*machine].node.is_some_and(|node| view.address(node).is_some())
-        };
+        let is_in =
+            |machine: &usize| self.machines[*machine].node.is_some_and(|node| view.address(node).is_some());
         let (inside, outside): (Vec<usize>, Vec<usize>) =
             (0..self.machines.len()).filter(|machine| self.machines[*machine].is_wanted).partition(is_in);
         let machine = if fault == Fault::Wipe {

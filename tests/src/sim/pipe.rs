@@ -76,6 +76,7 @@ pub(super) struct Pipe {
     to_opener: Direction,
     to_acceptor: Direction,
     lost: bool,
+    opened: At,
     /// The opener has heard something.
     was_up: bool,
 }
@@ -85,9 +86,7 @@ impl Pipe {
     pub(super) fn end(&self, side: Side) -> Option<End> {
         match side {
             Side::Opener => Some(self.opener),
-            Side::Acceptor => {
-                Some(End { place: self.acceptor, process: self.accepted.unwrap_or(u64::MAX) })
-            }
+            Side::Acceptor => Some(End { place: self.acceptor, process: self.accepted.unwrap_or(u64::MAX) }),
         }
     }
 
@@ -106,6 +105,8 @@ impl Pipe {
     }
 }
 
+/// A link that lived shorter than this counts as one that could not be opened.
+const LIFE_MIN: Duration = Duration::from_millis(100);
 /// A connection that is cut for so long is lost, in milliseconds.
 const STALL_MILLIS: std::ops::Range<u64> = 300..1_000;
 
@@ -121,6 +122,7 @@ impl World {
             to_opener: Direction::default(),
             to_acceptor: Direction::default(),
             lost: false,
+            opened: self.now,
             was_up: false,
         };
         self.pipes.insert(id, pipe);
@@ -239,7 +241,8 @@ impl World {
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
         pipe.to(side).closed = true;
         let link = pipe.links[side as usize];
-        let (end, was_up, is_over) = (pipe.end(side), pipe.was_up, pipe.to(side.other()).closed);
+        let lived = pipe.was_up && self.now.since(pipe.opened) >= LIFE_MIN;
+        let (end, is_over) = (pipe.end(side), pipe.to(side.other()).closed);
         if is_over {
             self.pipes.remove(&id);
         }
@@ -249,8 +252,9 @@ impl World {
                 if let Some(process) = self.machines[machine].process.as_mut() {
                     process.links.remove(&link);
                 }
-                // The replica may open it again at once, so a link that never was up is waited for.
-                let wait = if was_up || side == Side::Acceptor { 0 } else { self.random.random_range(10..150) };
+                // The replica may open it again at once, so one that was not up for long is waited for.
+                let wait =
+                    if lived || side == Side::Acceptor { 0 } else { self.random.random_range(10..150) };
                 let told = ToNode::Tell(Input::LinkClosed { link });
                 self.schedule(Duration::from_millis(wait), Event::Node(end, told));
             }

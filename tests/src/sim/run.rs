@@ -8,14 +8,14 @@ use std::{
 use craq_client::check::{
     history::{Call, Op, Outcome},
     linearizability::{self, Settings, Tombstones, Verdict},
+    versions,
 };
 use rand::RngExt;
 
 use super::{
-    Faults, Setup, Violation,
+    Faults, Setup, Violation, client,
     place::Place,
     setup::HEALING_MAX,
-    client,
     time::At,
     trace::Trace,
     world::{Event, World},
@@ -156,11 +156,12 @@ impl World {
     fn finish(&mut self) {
         self.clients.iter_mut().for_each(|client| client.is_quiet = true);
         self.wait_for("calls do not end", |world| world.clients.iter().all(client::Client::is_done));
-        for key in 0..self.setup.keys {
+        let names = self.pairs.all();
+        for name in names.iter().copied() {
             if self.violation.is_some() {
                 return;
             }
-            self.write_now(0, key);
+            self.write_now(0, name);
             self.wait_for("a write does not end", |world| world.clients.iter().all(client::Client::is_done));
             if let Some(op) = self.history.last()
                 && !matches!(op.outcome, Outcome::Applied { .. })
@@ -169,13 +170,12 @@ impl World {
                 self.wrong("liveness", what);
             }
         }
-        let keys = self.setup.keys;
         let places = (0..self.machines.len()).map(Place::Node);
-        let errands = places.flat_map(|place| (0..keys).map(move |key| (place, key)));
+        let errands = places.flat_map(|place| names.iter().map(move |name| (place, *name)));
         self.clients[0].errands = errands.collect();
         self.schedule(Duration::ZERO, Event::Client(0, client::Event::Next));
         self.wait_for("the last reads do not end", |world| world.clients.iter().all(client::Client::is_done));
-        let reads = keys * self.machines.len();
+        let reads = names.len() * self.machines.len();
         let last = &self.history[self.history.len().saturating_sub(reads)..];
         if let Some(op) = last.iter().find(|op| !matches!(op.outcome, Outcome::Found(_))) {
             let what = format!("a whole chain does not answer a read: {op:?}");
@@ -212,6 +212,10 @@ impl World {
         }
         let tombstones =
             if self.setup.collects_tombstones { Tombstones::Collected } else { Tombstones::Kept };
+        if let Err(violations) = versions::check_with(&self.history, &[], tombstones) {
+            let text: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            return self.wrong("versions", text.join("\n"));
+        }
         let settings = Settings { tombstones, ..Settings::default() };
         match linearizability::check(&self.history, &settings) {
             Verdict::Linearizable => {}

@@ -57,7 +57,10 @@ pub(super) struct Item {
 pub(super) enum Answer {
     /// Keys that exist (or, of one key, its tombstone), and the commit.
     Found(Vec<Item>, Seq),
-    Written { seq: Seq, versions: Vec<Version> },
+    Written {
+        seq: Seq,
+        versions: Vec<Version>,
+    },
 }
 
 /// Where an operation goes on.
@@ -217,8 +220,7 @@ impl World {
         let mut snapshot = None;
         let chain = &process.chain;
         let mut pin = || snapshot = Some(chain.snapshot());
-        let look =
-            process.reader.page(now, start.as_ref(), Some(end.as_ref()), 1_000, strength, &mut pin);
+        let look = process.reader.page(now, start.as_ref(), Some(end.as_ref()), 1_000, strength, &mut pin);
         match look {
             PageLook::Serve { positions, permit, seq, .. } => {
                 let items = match snapshot {
@@ -264,8 +266,7 @@ impl World {
                     };
                     return self.again(machine, id, error, false);
                 }
-                let (Some(place), Some(from)) =
-                    (Place::of(&head.address), self.end_at(Place::Node(machine)))
+                let (Some(place), Some(from)) = (Place::of(&head.address), self.end_at(Place::Node(machine)))
                 else {
                     return;
                 };
@@ -351,7 +352,8 @@ impl World {
     pub(super) fn head_may_have_moved(&mut self, machine: usize, view: &View) {
         let head = view.head().and_then(|head| Place::of(&head.address));
         let Some(process) = self.process(machine) else { return };
-        let waiting = process.operations.iter().filter(|(_, op)| op.handed_to.is_some() && op.handed_to != head);
+        let waiting =
+            process.operations.iter().filter(|(_, op)| op.handed_to.is_some() && op.handed_to != head);
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             if let Some(operation) = self.operation(machine, id) {
                 operation.handed_to = None;

@@ -17,7 +17,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     call::{Call, Failed},
-    client::{self, Client},
+    client::{self, Client, Pairs},
     coordinator::{Coordinator, ObjectStorage},
     fault::Faults,
     machine::Machine,
@@ -127,6 +127,7 @@ pub(super) struct World {
     pub(super) nemesis: Nemesis,
     pub(super) faults: Faults,
     pub(super) invariants: Invariants,
+    pub(super) pairs: Pairs,
     pub(super) history: Vec<Op>,
     /// The newest view in the log.
     pub(super) newest: Option<Arc<View>>,
@@ -168,6 +169,7 @@ impl World {
             calls: BTreeMap::new(),
             nemesis: Nemesis::default(),
             faults: Faults::default(),
+            pairs: Pairs::new(setup.keys),
             history: Vec::new(),
             newest: None,
             epochs: BTreeSet::new(),

@@ -8,13 +8,16 @@
 //! Believes nothing that the store tells but what a client asked for and got: versions are part of what is judged. For
 //! histories too long to be searched, see [`crate::check::versions`].
 //!
-//! - `groups`: which calls have to be judged together; - `problem`: a group in numbers, without what can't matter;
-//! - `search`: the search; - `shrink`: the few calls that make a history illegal.
+//! - `groups`: which calls have to be judged together;
+//! - `problem`: a group in numbers; `unseen`: which unknown writes can't matter and are left out;
+//! - `search`: the search;
+//! - `shrink`: the few calls that make a history illegal.
 
 mod groups;
 mod problem;
 mod search;
 mod shrink;
+mod unseen;
 
 use std::{fmt, ops::ControlFlow};
 

@@ -1,12 +1,7 @@
-//! A group of calls in numbers, without the unknown writes that can't matter.
-//!
-//! Leaving an unknown write out is right if any order with it gives one without it. With tombstones kept, a write that
-//! nobody saw made a version that is either told by nobody, and then higher than all that are told, so that nothing after
-//! it depends on it; or one that is missing among those that are told. So all unseen writes of a key may go if no version
-//! is missing there. That nobody can tell a tombstone's version from an answer that a key is absent is the exception.
+//! A group of calls in numbers, without the unknown writes that can't matter (see `unseen`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -15,6 +10,7 @@ use bytes::Bytes;
 use super::{
     super::history::{Change, Condition, Found, Op, Outcome},
     Tombstones,
+    unseen::kept,
 };
 
 /// The value of a key that does not exist.
@@ -93,12 +89,28 @@ pub(super) struct Problem {
     pub(super) closed: Vec<Step>,
     /// May have one; in the order of their sending.
     pub(super) open: Vec<Step>,
-    tombstones: Tombstones,
+    pub(super) tombstones: Tombstones,
     /// With tombstones kept: versions of keys whose write is known. No other write made them.
     made: HashSet<(usize, u32)>,
 }
 
 impl Step {
+    /// With tombstones kept: which versions its keys have to have when it has its place, of those that it only looks at.
+    pub(super) fn tells(&self) -> impl Iterator<Item = (usize, u32)> {
+        let looks = if let Act::Look(looks) = &self.act { &looks[..] } else { &[] };
+        looks.iter().filter_map(|(key, seen)| match seen {
+            Seen::Value(_, version) | Seen::Absent(Some(version)) => Some((*key, *version)),
+            Seen::Visible(version) if *version > 0 => Some((*key, short(*version))),
+            Seen::Visible(_) | Seen::Absent(None) => None,
+        })
+    }
+
+    /// The keys that it changes.
+    pub(super) fn changes(&self) -> impl Iterator<Item = usize> {
+        let puts = if let Act::Put(puts) = &self.act { &puts[..] } else { &[] };
+        puts.iter().map(|(key, _)| *key)
+    }
+
     /// Whether it leaves every state as it is.
     pub(super) fn is_look(&self) -> bool {
         !matches!(self.act, Act::Put(_))
@@ -189,8 +201,8 @@ impl Problem {
 
 /// Keys and values by number, and what is told of them.
 #[derive(Default)]
-struct Names<'a> {
-    tombstones: Tombstones,
+pub(super) struct Names<'a> {
+    pub(super) tombstones: Tombstones,
     keys: BTreeMap<&'a str, usize>,
     values: HashMap<(usize, &'a Bytes), u32>,
     /// When a value was first answered to a read.
@@ -243,7 +255,7 @@ impl<'a> Names<'a> {
         op.changes().iter().filter_map(|change| self.seen_of(change)).min()
     }
 
-    fn seen_of(&self, change: &Change) -> Option<Duration> {
+    pub(super) fn seen_of(&self, change: &Change) -> Option<Duration> {
         self.seen.get(&(self.keys[change.key.as_str()], change.value.as_ref()?)).copied()
     }
 
@@ -319,95 +331,4 @@ impl<'a> Names<'a> {
 /// Whether it is a write that made a version that is told, but may have made it at any time, or never: see `shrink`.
 fn is_loose(op: &Op) -> bool {
     op.is_applied() && op.returned == Duration::MAX
-}
-
-/// Which of the unknown writes that nobody saw may matter.
-fn kept<'a>(ops: &[&Op], seen: &[&Op], unseen: Vec<&'a Op>, names: &Names<'_>) -> Vec<&'a Op> {
-    if names.tombstones == Tombstones::Collected {
-        return unseen;
-    }
-    let mut keys = Told::of(ops, seen, names).doubtful(&unseen);
-    let (mut kept, mut left) = (Vec::new(), unseen);
-    loop {
-        let touches = |op: &&Op| op.keys().any(|key| keys.contains(key));
-        let (more, rest): (Vec<&Op>, Vec<&Op>) = left.into_iter().partition(touches);
-        left = rest;
-        if more.is_empty() {
-            return kept;
-        }
-        // Its other keys may then have versions that nobody told.
-        keys.extend(more.iter().flat_map(|op| op.keys().map(str::to_owned)));
-        kept.extend(more);
-    }
-}
-
-/// What is told of each key's versions.
-#[derive(Default)]
-struct Told {
-    /// Versions whose write is known.
-    made: BTreeMap<String, BTreeSet<u64>>,
-    /// The highest version that is told.
-    highest: BTreeMap<String, u64>,
-    /// Keys that a write changed without a version being told.
-    untold: BTreeSet<String>,
-    /// Keys of which it was said that they do not exist, and not as which version.
-    absent: BTreeSet<String>,
-}
-
-impl Told {
-    fn of(ops: &[&Op], seen: &[&Op], names: &Names<'_>) -> Self {
-        let mut told = Self::default();
-        for op in ops {
-            for (change, version) in op.applied() {
-                told.made.entry(change.key.clone()).or_default().insert(version);
-                told.raise(&change.key, version);
-            }
-            for (key, found) in op.found() {
-                told.raise(key, found.version);
-                if found.value.is_some() {
-                    told.made.entry(key.to_owned()).or_default().insert(found.version);
-                } else if found.version == 0 && op.keys().nth(1).is_some() {
-                    told.absent.insert(key.to_owned());
-                }
-            }
-            match &op.outcome {
-                Outcome::ConditionFailed { key, observed: 0 } => _ = told.absent.insert(key.clone()),
-                Outcome::ConditionFailed { key, observed } => told.raise(key, *observed),
-                _ => {}
-            }
-        }
-        for change in seen.iter().flat_map(|op| op.changes()) {
-            if names.seen_of(change).is_none() {
-                told.untold.insert(change.key.clone());
-            }
-        }
-        told
-    }
-
-    fn raise(&mut self, key: &str, version: u64) {
-        let highest = self.highest.entry(key.to_owned()).or_default();
-        *highest = version.max(*highest);
-    }
-
-    /// Keys of which an unseen write may matter.
-    fn doubtful(mut self, unseen: &[&Op]) -> BTreeSet<String> {
-        let deleted: BTreeSet<&str> = unseen
-            .iter()
-            .flat_map(|op| op.changes())
-            .filter(|change| change.value.is_none())
-            .map(|change| change.key.as_str())
-            .collect();
-        let mut doubtful = self.untold;
-        doubtful.extend(self.absent.into_iter().filter(|key| deleted.contains(key.as_str())));
-        for (key, highest) in self.highest {
-            let made = self
-                .made
-                .remove(&key)
-                .map_or(0, |made| made.iter().filter(|version| **version > 0).count() as u64);
-            if made < highest {
-                doubtful.insert(key);
-            }
-        }
-        doubtful
-    }
 }

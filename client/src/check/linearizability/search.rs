@@ -1,10 +1,13 @@
 //! The search for an order. No recursion; a call that only looks is never tried a second time in another place, since
 //! whatever comes after it does not depend on it.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
-    Settings,
+    Settings, Tombstones,
     problem::{Problem, Slot, Step},
 };
 
@@ -54,6 +57,8 @@ struct Search<'a> {
     used: Bits,
     /// The keys of the open calls that were placed since the last closed one: these are there for the next closed one.
     run: u64,
+    /// With tombstones kept: how many closed calls without a place look at a key's version.
+    looks_left: HashMap<(usize, u32), u32>,
     /// Open calls of several keys.
     joining: Vec<usize>,
     memo: HashSet<Box<[u64]>>,
@@ -62,8 +67,15 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(problem: &'a Problem) -> Self {
+        let mut looks_left = HashMap::new();
+        if problem.tombstones == Tombstones::Kept {
+            for told in problem.closed.iter().flat_map(Step::tells) {
+                *looks_left.entry(told).or_default() += 1;
+            }
+        }
         Self {
             problem,
+            looks_left,
             list: List::new(&problem.closed),
             state: vec![Slot::ABSENT; problem.keys],
             done: Bits::new(problem.closed.len()),
@@ -94,7 +106,7 @@ impl<'a> Search<'a> {
                 cursor = last;
                 continue;
             };
-            if !self.problem.apply(step, &self.state, &mut after) {
+            if !self.problem.apply(step, &self.state, &mut after) || self.leaves_behind(step) {
                 cursor = self.next(cursor);
                 continue;
             }
@@ -153,6 +165,22 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// Whether a call without a place looks at what this one overwrites: it would never have one.
+    fn leaves_behind(&self, step: &Step) -> bool {
+        step.changes().any(|key| {
+            let told = (key, self.state[key].version);
+            self.looks_left.get(&told).is_some_and(|left| *left > 0)
+        })
+    }
+
+    fn look(&mut self, number: usize, is_placed: bool) {
+        for told in self.problem.closed[number].tells() {
+            if let Some(left) = self.looks_left.get_mut(&told) {
+                if is_placed { *left -= 1 } else { *left += 1 }
+            }
+        }
+    }
+
     /// Whether open calls of these keys may be there for a call that comes next. An open call can wait until right before
     /// one that has a key of it, and makes no difference to others; so open calls are placed only for what comes next.
     fn is_of_use(&self, run: u64) -> bool {
@@ -195,6 +223,7 @@ impl<'a> Search<'a> {
             Cursor::Listed(node) => {
                 let Entry::Call(number) = self.list.entries[node] else { return };
                 self.list.lift(node);
+                self.look(number, true);
                 self.done.set(number, true);
                 self.done_count += 1;
             }
@@ -207,6 +236,7 @@ impl<'a> Search<'a> {
             Cursor::Listed(node) => {
                 let Entry::Call(number) = self.list.entries[node] else { return };
                 self.list.unlift(node);
+                self.look(number, false);
                 self.done.set(number, false);
                 self.done_count -= 1;
             }

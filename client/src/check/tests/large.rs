@@ -30,7 +30,8 @@ fn five_thousand_calls_are_judged_in_time() {
     for (what, shape) in [
         ("single keys", LARGE),
         ("pages", Shape { joined: 5, unknown: 0, ..LARGE }),
-        ("pages and writes of several keys", Shape { joined: 5, unknown: 1, ..LARGE }),
+        ("pages and writes of several keys", Shape { joined: 5, ..LARGE }),
+        ("many of several keys", Shape { joined: 20, unknown: 8, keys: 6, ops: 1_000, span: 1_500, ..LARGE }),
         ("deleted keys begin again", Shape { collected: true, ..LARGE }),
     ] {
         let tombstones = if shape.collected { Tombstones::Collected } else { Tombstones::Kept };

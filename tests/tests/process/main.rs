@@ -16,6 +16,7 @@ mod hostile;
 mod kills;
 mod limits;
 mod membership;
+mod nemesis;
 mod partitions;
 mod pauses;
 mod regressions;

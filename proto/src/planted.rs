@@ -53,38 +53,36 @@ compile_error!(
 );
 
 macro_rules! bugs {
-    ({$($bug:ident [$rule:literal] $what:literal)*} {$($hidden:ident [$hidden_rule:literal] $hidden_what:literal)*}) => {
+    ($($doc:literal $list:ident { $($bug:ident [$rule:literal] $what:literal)* })*) => {
         /// A bug that can be planted. Each says what it breaks.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Bug {
-            $(#[doc = $what] #[doc = concat!("(", $rule, ")")] $bug,)*
-            $(#[doc = $hidden_what] #[doc = concat!("(", $hidden_rule, ")")] $hidden,)*
+            $($(#[doc = $what] #[doc = concat!("(", $rule, ")")] $bug,)*)*
         }
 
         #[cfg(feature = "planted")]
         impl Bug {
-            /// All that clients can come to see.
-            pub const ALL: &[Self] = &[$(Self::$bug),*];
+            $(#[doc = $doc] pub const $list: &[Self] = &[$(Self::$bug),*];)*
 
-            /// Those that no client can ever see, since another rule stands behind the broken one.
-            pub const REDUNDANT: &[Self] = &[$(Self::$hidden),*];
+            const LISTS: &[&[Self]] = &[$(Self::$list),*];
 
             /// The rule that it breaks.
             #[must_use]
             pub fn rule(self) -> &'static str {
-                match self { $(Self::$bug => $rule,)* $(Self::$hidden => $hidden_rule,)* }
+                match self { $($(Self::$bug => $rule,)*)* }
             }
 
             /// What it breaks, in a sentence.
             #[must_use]
             pub fn what(self) -> &'static str {
-                match self { $(Self::$bug => $what,)* $(Self::$hidden => $hidden_what,)* }
+                match self { $($(Self::$bug => $what,)*)* }
             }
         }
     };
 }
 
-bugs! { {
+bugs! {
+"All that a simulation of a whole cluster has to find." ALL {
     // The head: conditions, versions, requests.
     NoFirstEntry ["protocol.md 3.1 ⚑"]
         "A head begins its epoch without a first entry, and everyone counts as level and settled at once."
@@ -164,8 +162,6 @@ bugs! { {
         "A tombstone is collected that a walk under way has not sent yet."
     SweepRemovesNewest ["protocol.md 2"]
         "A sweep removes the row that overwrites, with the one that is overwritten."
-    RebuiltIgnored ["protocol.md 7"]
-        "A replica of a history that an operator gave up returns with what it holds."
 
     // Reading.
     ReadsWhenNotLevel ["protocol.md 5 ⚑"]
@@ -236,10 +232,20 @@ bugs! { {
         "A client tells its caller that a write of unknown outcome was not applied."
     LastAttemptDecides ["protocol.md 3.3"]
         "A client takes what it knows of a write from its last attempt alone."
-} {
+}
+
+"Visible only after an operator has accepted a loss, which simulations do not; a replica's golden scripts find it."
+SCRIPTED {
+    RebuiltIgnored ["protocol.md 7"]
+        "A replica of a history that an operator gave up returns with what it holds."
+}
+
+"Those that no client can ever see, since another rule stands behind the broken one."
+REDUNDANT {
     LeaseCheckedBeforeRead ["M7, protocol.md 5"]
         "The lease is checked before the value is read, not after. The hook is in the simulator's service."
-} }
+}
+}
 
 #[cfg(feature = "planted")]
 mod switch {
@@ -279,7 +285,7 @@ mod switch {
         /// The bug of this name.
         #[must_use]
         pub fn from_name(name: &str) -> Option<Self> {
-            Self::ALL.iter().chain(Self::REDUNDANT).copied().find(|bug| bug.name() == name)
+            Self::LISTS.iter().copied().flatten().copied().find(|bug| bug.name() == name)
         }
     }
 }
@@ -301,7 +307,7 @@ mod tests {
 
     #[test]
     fn every_bug_is_found_by_its_name() {
-        for bug in Bug::ALL {
+        for bug in Bug::LISTS.iter().copied().flatten() {
             assert_eq!(Bug::from_name(&bug.name()), Some(*bug));
             assert!(bug.what().ends_with('.') && !bug.rule().is_empty());
         }

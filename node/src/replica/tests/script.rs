@@ -30,12 +30,8 @@ use crate::replica::{
 
 #[test]
 fn scripts_do_what_they_say() {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/replica/tests/scripts");
-    let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "no scripts in {}", directory.display());
     let mut wrong = String::new();
-    for file in files {
+    for file in files() {
         let expected = fs::read_to_string(&file).unwrap();
         assert!(expected.starts_with("# "), "{} does not begin with its question", file.display());
         let actual = Runner::new().run(&expected);
@@ -48,6 +44,26 @@ fn scripts_do_what_they_say() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+fn files() -> Vec<PathBuf> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/replica/tests/scripts");
+    let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no scripts in {}", directory.display());
+    files
+}
+
+/// The first script that something planted changes, if any does.
+#[cfg(feature = "planted")]
+pub(super) fn first_changed() -> Option<String> {
+    let is_changed = |file: &PathBuf| {
+        let expected = fs::read_to_string(file).unwrap();
+        let actual = std::panic::catch_unwind(|| Runner::new().run(&expected));
+        actual.ok().as_ref() != Some(&expected)
+    };
+    let changed = files().into_iter().find(is_changed)?;
+    Some(changed.file_name().unwrap().to_string_lossy().into_owned())
 }
 
 struct Runner {

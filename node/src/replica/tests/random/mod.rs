@@ -224,7 +224,11 @@ impl Run {
                     self.world.break_wire(*id);
                 }
             }
-            4 | 5 => self.isolate(node),
+            4 => self.isolate(&[node]),
+            5 => {
+                let other = node_id(*NODES.choose(&mut self.rng).unwrap());
+                self.isolate(&[node, other]);
+            }
             6 => {
                 let other = node_id(*NODES.choose(&mut self.rng).unwrap());
                 self.world.cut.insert((node, other));
@@ -241,11 +245,14 @@ impl Run {
         self.reads.retain(|_, (_, at)| *at != node);
     }
 
-    /// The node hears nobody and nobody hears it, the coordinator neither; its clients are still there.
-    fn isolate(&mut self, node: NodeId) {
-        self.world.trace.push(format!("ISOLATE {}", super::world::name(node)));
-        for other in NODES.map(node_id) {
-            self.world.cut.extend([(node, other), (other, node)]);
+    /// These nodes hear nobody but each other and nobody hears them, the coordinator neither; their clients are still there.
+    fn isolate(&mut self, group: &[NodeId]) {
+        for node in group {
+            self.world.trace.push(format!("ISOLATE {}", super::world::name(*node)));
+            self.world.cut.insert((*node, *node));
+            for other in NODES.map(node_id).into_iter().filter(|other| !group.contains(other)) {
+                self.world.cut.extend([(*node, other), (other, *node)]);
+            }
         }
     }
 

@@ -106,7 +106,7 @@ impl Run {
         let stranded = self.view.members[at].node;
         let Some(without) = self.without(at) else { return };
         let is_known = self.rng.random_bool(0.5);
-        self.isolate(stranded);
+        self.isolate(&[stranded]);
         if is_known {
             self.install(Some(without));
         }

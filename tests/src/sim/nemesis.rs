@@ -12,7 +12,7 @@ use super::{
     network::Cut,
     place::Place,
     time::At,
-    world::{Event, World, note},
+    world::{Event, ToNode, World, note},
 };
 
 /// What the nemesis does at its times.
@@ -436,6 +436,8 @@ impl World {
                 self.crash(machine, false, "to come back");
             }
             self.restart(machine);
+            // A disk that hung answers now.
+            self.later(machine, Duration::from_millis(20), ToNode::BatchDone);
         }
     }
 

@@ -10,11 +10,11 @@ use rand::{RngExt, rngs::StdRng};
 use super::place::Place;
 
 /// The pairs between which nothing arrives, by direction.
-pub type Cut = BTreeSet<(Place, Place)>;
+pub(super) type Cut = BTreeSet<(Place, Place)>;
 
 /// The network between all places.
 #[derive(Debug, Default)]
-pub struct Network {
+pub(super) struct Network {
     cuts: BTreeMap<u64, Cut>,
     slow: BTreeMap<u64, (Place, Place, Duration)>,
     delay_micros: (u64, u64),
@@ -25,40 +25,40 @@ impl Network {
     /// A network in which nothing is cut. Of most messages, the least and greatest delay in microseconds; and which part
     /// of them takes much longer.
     #[must_use]
-    pub fn new(delay_micros: (u64, u64), stragglers: f64) -> Self {
+    pub(super) fn new(delay_micros: (u64, u64), stragglers: f64) -> Self {
         Self { delay_micros, stragglers, ..Self::default() }
     }
 
     /// Begins a cut, or a part of several; it goes on until it is mended.
-    pub fn cut(&mut self, id: u64, pairs: Cut) {
+    pub(super) fn cut(&mut self, id: u64, pairs: Cut) {
         self.cuts.insert(id, pairs);
     }
 
     /// Makes messages between two places take so much longer, until it is mended.
-    pub fn slow(&mut self, id: u64, a: Place, b: Place, by: Duration) {
+    pub(super) fn slow(&mut self, id: u64, a: Place, b: Place, by: Duration) {
         self.slow.insert(id, (a, b, by));
     }
 
     /// Ends a cut, or a slowness.
-    pub fn mend(&mut self, id: u64) {
+    pub(super) fn mend(&mut self, id: u64) {
         self.cuts.remove(&id);
         self.slow.remove(&id);
     }
 
     /// Ends all of them.
-    pub fn mend_all(&mut self) {
+    pub(super) fn mend_all(&mut self) {
         self.cuts.clear();
         self.slow.clear();
     }
 
     /// Whether messages from one place arrive at the other now.
     #[must_use]
-    pub fn is_open(&self, from: Place, to: Place) -> bool {
+    pub(super) fn is_open(&self, from: Place, to: Place) -> bool {
         self.cuts.values().all(|cut| !cut.contains(&(from, to)))
     }
 
     /// How long the next message takes.
-    pub fn delay(&self, random: &mut StdRng, from: Place, to: Place) -> Duration {
+    pub(super) fn delay(&self, random: &mut StdRng, from: Place, to: Place) -> Duration {
         let (least, most) = self.delay_micros;
         let mut micros = random.random_range(least..=most);
         if self.stragglers > 0.0 && random.random_bool(self.stragglers) {

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A machine with a node, a coordinator, or a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub(super) enum Place {
     /// A machine that runs a node.
     Node(usize),
     /// A coordinator.
@@ -18,7 +18,7 @@ pub enum Place {
 impl Place {
     /// The place that an address names.
     #[must_use]
-    pub fn of(address: &str) -> Option<Self> {
+    pub(super) fn of(address: &str) -> Option<Self> {
         let index = address.get(1..)?.parse().ok()?;
         match address.as_bytes()[0] {
             b'n' => Some(Self::Node(index)),
@@ -42,9 +42,9 @@ impl fmt::Display for Place {
 
 /// One process at a place: what is meant for it is not for the next one there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct End {
+pub(super) struct End {
     /// Where.
-    pub place: Place,
+    pub(super) place: Place,
     /// Which of the processes that ever ran there.
-    pub process: u64,
+    pub(super) process: u64,
 }

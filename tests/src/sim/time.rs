@@ -6,18 +6,18 @@ use craq_proto::Time;
 
 /// A moment of the world, in nanoseconds since it began. No process ever sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct At(pub u64);
+pub(super) struct At(pub(super) u64);
 
 impl At {
     /// The moment that is so much later.
     #[must_use]
-    pub fn after(self, time: Duration) -> Self {
+    pub(super) fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// The time from an earlier moment to this one; zero if it is none.
     #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
@@ -31,7 +31,7 @@ impl fmt::Display for At {
 
 /// A machine's monotonic clock: it has an origin of its own, and errs by a constant rate.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(super) struct Clock {
     origin: u64,
     error_ppm: i64,
 }
@@ -39,13 +39,13 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows `origin` nanoseconds at the world's beginning and gains `error_ppm` millionths.
     #[must_use]
-    pub fn new(origin: u64, error_ppm: i64) -> Self {
+    pub(super) fn new(origin: u64, error_ppm: i64) -> Self {
         Self { origin, error_ppm }
     }
 
     /// What it shows.
     #[must_use]
-    pub fn read(&self, at: At) -> Time {
+    pub(super) fn read(&self, at: At) -> Time {
         let gained = i128::from(at.0) * i128::from(self.error_ppm) / 1_000_000;
         let shown = i128::from(self.origin) + i128::from(at.0) + gained;
         Time(Duration::from_nanos(u64::try_from(shown).unwrap_or(0)))
@@ -53,7 +53,7 @@ impl Clock {
 
     /// The first moment at which it shows this or more.
     #[must_use]
-    pub fn when(&self, time: Time) -> At {
+    pub(super) fn when(&self, time: Time) -> At {
         let shown = i128::try_from(time.0.as_nanos()).unwrap_or(i128::MAX);
         let elapsed = (shown - i128::from(self.origin)).max(0);
         let at = elapsed.saturating_mul(1_000_000) / (1_000_000 + i128::from(self.error_ppm));

@@ -6,7 +6,7 @@ use super::{place::Place, time::At};
 
 /// What becomes of the lines.
 #[derive(Debug)]
-pub enum Trace {
+pub(super) enum Trace {
     /// Nothing: they are not even made.
     Off,
     /// They are kept.
@@ -18,19 +18,19 @@ pub enum Trace {
 impl Trace {
     /// Whether lines are wanted.
     #[must_use]
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         !matches!(self, Self::Off)
     }
 
     /// One line.
-    pub fn line(&mut self, at: At, place: Place, what: &str, rest: fmt::Arguments<'_>) {
+    pub(super) fn line(&mut self, at: At, place: Place, what: &str, rest: fmt::Arguments<'_>) {
         match self {
             Self::Off => {}
             Self::Lines(lines) => lines.push(format!("{at}  {place:<3} {what:<10} {rest}")),
             Self::Digest(digest) => {
                 let mut sum = Fnv(*digest);
                 // Writing into a number does not fail.
-                let _ = write!(sum, "{at} {place} {what} {rest}\n");
+                let _ = writeln!(sum, "{at} {place} {what} {rest}");
                 *digest = sum.0;
             }
         }

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use craq_proto::{
-    CallError, Entry, Epoch, Incarnation, NodeId, Outcome, Role, Seq, Time,
+    Entry, Epoch, Incarnation, NodeId, Outcome, Role, Seq, Time,
     planted::{self, Bug},
 };
 
@@ -283,9 +283,8 @@ impl Replica {
                 format!("told to truncate to {truncate_to}, below the commit {own}: two chains have parted");
             return self.halt(reason, out);
         }
-        let lost = |_: &Entry| CallError::unavailable("the chain changed and the write was not taken over");
         if !planted::is(Bug::TruncationSkipped) {
-            self.throw_away_above(truncate_to, lost, out);
+            self.throw_away_above(truncate_to, "the chain changed and goes on without the write", out);
         }
         self.commit_known = self.commit_known.max(commit);
         if let Some(up) = &mut self.up {

@@ -11,7 +11,6 @@ use super::{
     Replica,
     commit::Pending,
     event::{Output, StoreWrite, StoredView},
-    write::unknown,
 };
 
 impl Replica {
@@ -71,10 +70,7 @@ impl Replica {
     /// protocol.md 4: what is not known to be committed is brought again by the chain, or was never committed.
     pub(super) fn drop_dirty_suffix(&mut self, out: &mut Vec<Output>) {
         let commit = self.log.commit;
-        let lost = |entry: &craq_proto::Entry| {
-            unknown(entry.request, "this node has left the chain or fallen behind")
-        };
-        self.throw_away_above(commit, lost, out);
+        self.throw_away_above(commit, "this node has left the chain or fallen behind", out);
     }
 
     /// The view is durable: members greet each other, so that leases begin while the gate still holds.

@@ -26,6 +26,16 @@ pub(super) enum Waiter {
     ConditionFailed { ticket: Ticket, error: CallError },
 }
 
+impl Waiter {
+    /// What it is told when nobody here will ever know: `request` is that of the entry for which it waited.
+    fn given_up(self, request: Option<RequestId>, why: &str) -> (Ticket, CallError) {
+        match self {
+            Self::Applied { ticket, .. } => (ticket, unknown(request, why)),
+            Self::ConditionFailed { ticket, .. } => (ticket, CallError::unavailable(why)),
+        }
+    }
+}
+
 impl Replica {
     /// Whether this replica takes writes now.
     pub(super) fn may_write(&self) -> Result<(), CallError> {
@@ -202,14 +212,9 @@ impl Replica {
         self.outcomes.mark_dirty(entry);
     }
 
-    /// Throws the entries above `seq` away: log, versions, outcomes, store. Tells those who waited for one of them what
-    /// `answer` says.
-    pub(super) fn throw_away_above(
-        &mut self,
-        seq: Seq,
-        answer: impl Fn(&Entry) -> CallError,
-        out: &mut Vec<Output>,
-    ) {
+    /// Throws the entries above `seq` away: log, versions, outcomes, store. Whoever waited for one of them is told that the
+    /// outcome is unknown: a member further down may hold the entry still, and commit it one day as the head of a chain.
+    pub(super) fn throw_away_above(&mut self, seq: Seq, why: &str, out: &mut Vec<Output>) {
         let dropped = self.log.truncate_to(seq);
         if dropped.is_empty() {
             return;
@@ -225,8 +230,8 @@ impl Replica {
             let stays = planted::is(Bug::WaiterBySeqAlone);
             let waiters = if stays { None } else { self.waiters.remove(&entry.seq) };
             for waiter in waiters.unwrap_or_default() {
-                let (Waiter::Applied { ticket, .. } | Waiter::ConditionFailed { ticket, .. }) = waiter;
-                let reply = Reply::Refused(answer(entry));
+                let (ticket, error) = waiter.given_up(entry.request, why);
+                let reply = Reply::Refused(error);
                 out.push(Output::Reply { ticket, reply, under_lease: false });
             }
         }
@@ -257,10 +262,7 @@ impl Replica {
         for (seq, waiters) in std::mem::take(&mut self.waiters) {
             let request = self.log.entry(seq).and_then(|entry| entry.request);
             for waiter in waiters {
-                let (ticket, error) = match waiter {
-                    Waiter::Applied { ticket, .. } => (ticket, unknown(request, why)),
-                    Waiter::ConditionFailed { ticket, .. } => (ticket, CallError::unavailable(why)),
-                };
+                let (ticket, error) = waiter.given_up(request, why);
                 let reply = Reply::Refused(error.with_view(view.clone()));
                 out.push(Output::Reply { ticket, reply, under_lease: false });
             }
@@ -309,7 +311,7 @@ fn forgotten(request: RequestId) -> CallError {
     unknown(Some(request), "what became of the request is forgotten: it is too long ago to be repeated")
 }
 
-pub(super) fn unknown(request: Option<RequestId>, why: &str) -> CallError {
+fn unknown(request: Option<RequestId>, why: &str) -> CallError {
     let is_planted = planted::is(Bug::LostWaiterRefused);
     let kind = if is_planted { ErrorKind::Unavailable } else { ErrorKind::OutcomeUnknown };
     CallError { request, ..CallError::new(kind, why) }

@@ -194,8 +194,6 @@ bugs! {
         "The promiser counts no longer than the pinger, though clocks run at different rates."
     OlderEpochPromised ["M4, protocol.md 3 ⚑"]
         "A ping is answered with a promise whatever its epoch, to members and others."
-    OldReleaseBelieved ["protocol.md 6"]
-        "A node that gave its lease up in an earlier epoch counts as having given up a later one too."
     NoGate ["M16, protocol.md 6 ⚑"]
         "A new epoch moves at once, while promises to those that it leaves out still bind."
     BoundForgotten ["protocol.md 6 ⚑"]
@@ -234,8 +232,11 @@ bugs! {
         "A client takes what it knows of a write from its last attempt alone."
 }
 
-"Visible only after an operator has accepted a loss, which simulations do not; a replica's golden scripts find it."
-SCRIPTED {
+"Visible only in circumstances that simulations do not make: an operator accepts a loss (a golden script has that), or a \
+message is on its way for so long that a node is removed, returns, and is promoted meanwhile."
+RARE {
+    OldReleaseBelieved ["protocol.md 6"]
+        "A node that gave its lease up in an earlier epoch counts as having given up a later one too."
     RebuiltIgnored ["protocol.md 7"]
         "A replica of a history that an operator gave up returns with what it holds."
 }

@@ -87,7 +87,7 @@ impl Run {
         let config = Config {
             sweep_rows: rng.random_range(1..6),
             sweep_interval: Duration::from_millis(50),
-            tombstone_entries: if rng.random_bool(0.3) { rng.random_range(5..40) } else { 1_000_000 },
+            tombstone_entries: if rng.random_bool(0.4) { rng.random_range(1..20) } else { 1_000_000 },
             outcomes_max: if rng.random_bool(0.7) { rng.random_range(5..50) } else { 1_000 },
             transfer_bytes: rng.random_range(1..1000),
             dirty_entries_max: rng.random_range(3..30),
@@ -152,6 +152,7 @@ impl Run {
     fn turn(&mut self, faults: bool) {
         self.step += 1;
         match self.rng.random_range(0..100) {
+            0 if faults => self.break_a_wire(),
             0..68 => self.event(),
             68..74 => {
                 let millis = self.rng.random_range(1..50);
@@ -219,11 +220,7 @@ impl Run {
         let node = node_id(*NODES.choose(&mut self.rng).unwrap());
         match self.rng.random_range(0..12) {
             0 | 1 => self.crash(node),
-            2 | 3 => {
-                if let Some(id) = self.world.wires.keys().copied().collect::<Vec<_>>().choose(&mut self.rng) {
-                    self.world.break_wire(*id);
-                }
-            }
+            2 | 3 => self.break_a_wire(),
             4 => self.isolate(&[node]),
             5 => {
                 let other = node_id(*NODES.choose(&mut self.rng).unwrap());
@@ -235,6 +232,12 @@ impl Run {
             }
             _ if self.is_slow && self.rng.random_bool(0.8) => {}
             _ => self.world.cut.clear(),
+        }
+    }
+
+    fn break_a_wire(&mut self) {
+        if let Some(id) = self.world.wires.keys().copied().collect::<Vec<_>>().choose(&mut self.rng) {
+            self.world.break_wire(*id);
         }
     }
 

@@ -1,6 +1,10 @@
 //! The faults, one after another, in an order and of a kind that a seed gives.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use craq_client::{Client, Options, check::random::Random};
@@ -93,7 +97,10 @@ pub(super) struct Nemesis {
     pub(super) tallies: BTreeMap<Kind, Tally>,
     /// The longest call over a slow link.
     pub(super) slowest: Duration,
-    pub(super) slowed_by: &'static str,
+    /// How links are slowed, on a machine where they can be.
+    pub(super) slowed_by: Option<&'static str>,
+    /// When the last fault had ended.
+    pub(super) ended: Instant,
 }
 
 impl Nemesis {
@@ -108,29 +115,40 @@ impl Nemesis {
         };
         let file = disk.as_ref().map(|(node, disk)| (*node, disk.node_file()));
         let (links, cluster) = Links::with_cluster(file).await;
+        let slowed_by = links.slow(0);
+        links.heal();
+        let slowed_by = slowed_by.map_err(|why| println!("SKIPPED: links are slowed by `tc`: {why}")).ok();
         let client = cluster.client().await;
         client.write(PROBE, vec![1; PROBE_BYTES]).await.expect("a whole chain takes a write");
         let (tallies, slowest) = (BTreeMap::new(), Duration::ZERO);
-        Self { cluster, links, disk, client, random, tallies, slowest, slowed_by: "nothing" }
+        Self { cluster, links, disk, client, random, tallies, slowest, slowed_by, ended: Instant::now() }
     }
 
     /// The kinds that this machine allows.
     pub(super) fn kinds(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| *kind != Kind::FullDisk || self.disk.is_some()).collect()
+        let is_allowed = |kind: &Kind| match kind {
+            Kind::FullDisk => self.disk.is_some(),
+            Kind::Slow => self.slowed_by.is_some(),
+            _ => true,
+        };
+        Kind::ALL.into_iter().filter(is_allowed).collect()
     }
 
-    /// Every kind once, in a random order.
-    pub(super) async fn round(&mut self, clients: &Clients) {
+    /// Every kind once, in a random order; or, if every kind has been before, as many as begin before `end`.
+    pub(super) async fn round(&mut self, clients: &Clients, end: Instant) {
         let mut kinds = self.kinds();
-        while !kinds.is_empty() {
+        let is_first = self.tallies.is_empty();
+        while !kinds.is_empty() && (is_first || Instant::now() < end) {
             let kind = kinds.swap_remove(self.random.index(kinds.len()));
             self.one(kind, clients).await;
         }
     }
 
-    /// One fault from its beginning to its end, and a breath after it.
+    /// One fault from its beginning to its end, after a breath.
     async fn one(&mut self, kind: Kind, clients: &Clients) {
         let (fault, time) = self.draw(kind);
+        let breath = self.millis(100, 700);
+        tokio::time::sleep(breath).await;
         self.can_stand(kind).await;
         let from = clients.recorder.now();
         println!("{:>7.3} s: {fault:?} for {time:?}", from.as_secs_f64());
@@ -146,13 +164,12 @@ impl Nemesis {
         .await;
         let lasted = clients.recorder.now() - from;
         self.end(fault);
+        self.ended = Instant::now();
         let tally = self.tallies.entry(kind).or_default();
         tally.fewest = if tally.times == 0 { answers } else { tally.fewest.min(answers) };
         tally.times += 1;
         tally.answers += answers;
         tally.lasted.add(lasted);
-        let breath = self.millis(100, 700);
-        tokio::time::sleep(breath).await;
     }
 
     fn millis(&mut self, least: u64, end: u64) -> Duration {
@@ -207,8 +224,8 @@ impl Nemesis {
             Fault::CutNode { node, clients_too } => self.links.cut_node(node, clients_too),
             Fault::CutPair { pair, both_ways } => self.links.cut_pair(pair, both_ways),
             Fault::Slow { node } => {
-                self.slowed_by = self.links.slow(node);
-                let began = tokio::time::Instant::now();
+                self.links.slow(node).expect("a link can be slowed, as it could before");
+                let began = Instant::now();
                 let options = Options::new().timeout(PATIENCE / 10).node(self.cluster.address(node));
                 // A node that is put out of the chain for its slowness does not answer at all.
                 let _ = self.client.read_with(PROBE, &options).await;

@@ -106,22 +106,22 @@ impl Links {
         }
     }
 
-    /// What the node sends is slow, and so is, with proxies, what is sent to it. Brings how that is done.
-    pub(super) fn slow(&self, node: usize) -> &'static str {
+    /// What the node sends is slow, and so is, with proxies, what is sent to it. Brings how that is done, or why it can't
+    /// be.
+    pub(super) fn slow(&self, node: usize) -> Result<&'static str, String> {
         match self {
             Self::Hosts(network) => {
                 let delay = format!("netem delay {}ms 20ms", SLOW.as_millis());
                 if queue(network, node, "add", &delay).is_ok() {
-                    return "netem";
+                    return Ok("netem");
                 }
                 // A kernel without netem: few bytes at a time, so that they queue, and what does not fit is lost.
                 let few = "tbf rate 256kbit burst 2000 limit 8000";
-                queue(network, node, "add", few).expect("a link can be slowed");
-                "a low rate"
+                queue(network, node, "add", few).map(|()| "a low rate")
             }
             Self::Proxies(proxies) => {
                 proxies[node].iter().for_each(|proxy| proxy.set(State::Slow(SLOW)));
-                "a proxy"
+                Ok("a proxy")
             }
         }
     }

@@ -468,6 +468,10 @@ impl World {
             }
             error => Outcome::NotApplied(error.to_string()),
         };
+        // At the end everything is read everywhere, however often it takes.
+        if let (Some(place), Kind::Read(names)) = (call.fixed, &call.kind) {
+            self.clients[index].errands.push_front((place, names[0]));
+        }
         self.record(index, &call, outcome);
     }
 

@@ -76,14 +76,14 @@ pub struct Faults {
 
 impl Faults {
     /// A fault begins; it counts for calls until this moment.
-    pub fn fire(&mut self, fault: Fault, until: At) {
+    pub(super) fn fire(&mut self, fault: Fault, until: At) {
         self.fired.entry(fault).or_default().times += 1;
         let end = self.until.entry(fault).or_default();
         *end = until.max(*end);
     }
 
     /// A client calls.
-    pub fn call(&mut self, now: At) {
+    pub(super) fn call(&mut self, now: At) {
         for (fault, until) in &self.until {
             if now < *until {
                 self.fired.entry(*fault).or_default().calls += 1;

@@ -32,9 +32,9 @@ struct Arguments {
     /// Only a number that stands for all that happens, for each seed: two runs of a seed have the same.
     #[arg(long)]
     digest: bool,
-    /// Plant this bug, or all of them one after the other, and say which seed finds it (needs `--features planted`).
-    #[arg(long, value_name = "BUG|all")]
-    planted: Option<String>,
+    /// Plant these bugs, or all of them, one after the other, and say which seed finds it (needs `--features planted`).
+    #[arg(long, value_name = "BUG,…|all", value_delimiter = ',')]
+    planted: Vec<String>,
     /// With `--planted all`: write the table to this file.
     #[arg(long, value_name = "FILE")]
     page: Option<std::path::PathBuf>,
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
     // A panic in a run is a violation, which is told with its seed.
     std::panic::set_hook(Box::new(|_| ()));
     let duration = Duration::from_secs(arguments.seconds);
-    if let Some(bug) = &arguments.planted {
-        return plant(bug, &arguments, duration);
+    if !arguments.planted.is_empty() {
+        return plant(&arguments, duration);
     }
     let seeds = arguments.first..arguments.first + arguments.seeds;
     if arguments.trace {
@@ -99,28 +99,29 @@ fn run(arguments: &Arguments, duration: Duration) -> ExitCode {
 }
 
 #[cfg(not(feature = "planted"))]
-fn plant(_: &str, _: &Arguments, _: Duration) -> ExitCode {
+fn plant(_: &Arguments, _: Duration) -> ExitCode {
     eprintln!("this build has no planted bugs: build it with --features planted");
     ExitCode::from(2)
 }
 
 #[cfg(feature = "planted")]
-fn plant(name: &str, arguments: &Arguments, duration: Duration) -> ExitCode {
+fn plant(arguments: &Arguments, duration: Duration) -> ExitCode {
     use craq_proto::planted::{self, Bug};
     use craq_tests::sim::hunt::{Found, hunt, page};
 
-    let bugs = match (name, Bug::from_name(name)) {
-        ("all", _) => Bug::ALL.to_vec(),
-        (_, Some(bug)) if arguments.trace => {
-            planted::set(Some(bug));
-            return trace(arguments.first, duration).into();
-        }
-        (_, Some(bug)) => vec![bug],
-        (_, None) => {
+    let named = arguments.planted.iter().map(|name| Bug::from_name(name).ok_or(name));
+    let bugs = match named.collect::<Result<Vec<_>, _>>() {
+        _ if arguments.planted == ["all"] => Bug::ALL.to_vec(),
+        Ok(bugs) => bugs,
+        Err(name) => {
             eprintln!("no bug has the name {name:?}");
             return ExitCode::from(2);
         }
     };
+    if arguments.trace {
+        planted::set(bugs.first().copied());
+        return trace(arguments.first, duration).into();
+    }
     let told = |found: &Found| match &found.by {
         Some((seed, violation)) => println!("{}: seed {seed}, {}", found.bug.name(), violation.check),
         None => println!("{}: NOT FOUND", found.bug.name()),

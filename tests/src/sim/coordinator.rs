@@ -294,6 +294,7 @@ impl World {
             self.newest = Some(Arc::new(view.clone()));
         }
         self.fact(Fact::Logged { view });
+        self.on_change();
     }
 
     /// A parcel arrives at a coordinator.

@@ -15,11 +15,16 @@ use super::{
     world::{Event, ToNode, World, note},
 };
 
+/// An operator's order is carried out within this time.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// What the nemesis does at its times.
 #[derive(Debug)]
 pub(super) enum Move {
     /// The next fault.
     Next,
+    /// One more, close to something that has just happened.
+    Sting,
     /// A cut or a slowness ends.
     Mend(u64),
     /// A machine starts its process again.
@@ -35,6 +40,7 @@ pub(super) enum Move {
 /// What it remembers.
 #[derive(Debug, Default)]
 pub(super) struct Nemesis {
+    has_begun: bool,
     /// No fault begins any more.
     is_over: bool,
     /// A member has lost its disk: nothing else happens until the chain does without it.
@@ -52,6 +58,7 @@ impl World {
             let end = At(u64::MAX);
             self.faults.fire(Fault::FastClock, end);
         }
+        self.nemesis.has_begun = true;
         self.next_fault();
     }
 
@@ -62,20 +69,15 @@ impl World {
 
     pub(super) fn on_move(&mut self, what: Move) {
         match what {
-            Move::Next if self.nemesis.is_over => {}
+            Move::Next | Move::Sting if self.nemesis.is_over => {}
             Move::Next => {
-                if let Some(node) = self.nemesis.mourns {
-                    let is_member = self.newest.as_ref().is_some_and(|view| view.address(node).is_some());
-                    self.nemesis.mourns = Some(node).filter(|_| is_member);
-                }
-                let faults: Vec<Fault> = self.setup.faults.iter().copied().collect();
-                if self.nemesis.mourns.is_none()
-                    && let Some(fault) = faults.choose(&mut self.random)
-                {
-                    self.do_harm(*fault);
+                self.next_harm();
+                if self.random.random_bool(0.25) {
+                    self.sting(200);
                 }
                 self.next_fault();
             }
+            Move::Sting => self.next_harm(),
             Move::Mend(id) => {
                 note!(self, Place::World, "mend", "{id}");
                 self.network.mend(id);
@@ -86,6 +88,31 @@ impl World {
             Move::FastDisk(machine) => self.machines[machine].disk_delay = Duration::ZERO,
             Move::FastStore => self.storage.delay_max = Duration::from_millis(20),
             Move::Truth(machine) => self.machines[machine].slanders = None,
+        }
+    }
+
+    fn next_harm(&mut self) {
+        if let Some(node) = self.nemesis.mourns {
+            let is_member = self.newest.as_ref().is_some_and(|view| view.address(node).is_some());
+            self.nemesis.mourns = Some(node).filter(|_| is_member);
+        }
+        let faults: Vec<Fault> = self.setup.faults.iter().copied().collect();
+        if self.nemesis.mourns.is_none()
+            && let Some(fault) = faults.choose(&mut self.random)
+        {
+            self.do_harm(*fault);
+        }
+    }
+
+    fn sting(&mut self, millis_max: u64) {
+        let wait = Duration::from_micros(self.random.random_range(0..millis_max * 1_000));
+        self.schedule(wait, Event::Nemesis(Move::Sting));
+    }
+
+    /// The chain has changed: what goes wrong just now goes wrong in the middle of it.
+    pub(super) fn on_change(&mut self) {
+        if self.nemesis.has_begun && self.random.random_bool(0.2) {
+            self.sting(100);
         }
     }
 
@@ -283,11 +310,15 @@ impl World {
 
     fn harm_connections(&mut self, fault: Fault) {
         let mut places: Vec<Place> = (0..self.machines.len()).map(Place::Node).collect();
-        let Some(a) = places.choose(&mut self.random).copied() else { return };
+        let Some(mut a) = places.choose(&mut self.random).copied() else { return };
         places.push(Place::Coordinator(0));
         places.extend((0..self.clients.len()).map(Place::Client));
         places.retain(|place| *place != a);
-        let Some(b) = places.choose(&mut self.random).copied() else { return };
+        let Some(mut b) = places.choose(&mut self.random).copied() else { return };
+        // Most of all, links of the chain.
+        if let Some(pair) = self.neighbours().filter(|_| self.random.random_bool(0.6)) {
+            (a, b) = pair;
+        }
         if fault == Fault::Reset {
             self.fire(fault, Duration::ZERO);
             self.break_pipes(a, b);
@@ -300,6 +331,23 @@ impl World {
         let by = self.time(Duration::from_millis(2), Duration::from_millis(600));
         self.network.slow(id, a, b, by);
         self.schedule(lasts, Event::Nemesis(Move::Mend(id)));
+    }
+
+    /// Two members that stand next to each other, or a learner and its source.
+    fn neighbours(&mut self) -> Option<(Place, Place)> {
+        let view = self.newest.clone()?;
+        let member = |address: &str| Place::of(address);
+        let mut pairs: Vec<_> = view
+            .members
+            .windows(2)
+            .filter_map(|pair| Some((member(&pair[0].address)?, member(&pair[1].address)?)))
+            .collect();
+        let sources = view
+            .learners
+            .iter()
+            .filter_map(|learner| Some((member(view.address(learner.source)?)?, member(&learner.address)?)));
+        pairs.extend(sources);
+        pairs.choose(&mut self.random).copied()
     }
 
     fn harm_disk(&mut self, fault: Fault) {
@@ -350,7 +398,8 @@ impl World {
 
     /// Nothing is wrong, and the chain is whole.
     fn is_calm(&self) -> bool {
-        self.nemesis.busy_until < self.now
+        // What silence there was has been judged by then.
+        self.nemesis.busy_until.after(self.setup.failure_timeout * 3) < self.now
             && self.coordinators[0].process.is_some()
             && self.coordinators[1].process.is_none()
             && self.machines.iter().all(|machine| machine.dies_in.is_none())
@@ -386,7 +435,10 @@ impl World {
                 nodes.insert(to, node);
                 self.order(|order| Input::Reorder { order, chain, nodes });
             }
-            Fault::Remove if nodes.len() > 1 => {
+            // Not at the very end: whom it concerns is started again then, and must not be taken out after that.
+            Fault::Remove
+                if nodes.len() > 1 && self.now.after(SETTLING) < At(0).after(self.setup.duration) =>
+            {
                 self.fire(fault, Duration::ZERO);
                 self.nemesis.removed.insert(node);
                 self.order(|order| Input::Remove { order, chain, node, accept_data_loss: false });

@@ -1,6 +1,6 @@
-//! Writes the inputs that the targets in `fuzz/` begin from.
+//! Writes the inputs that the targets in `tests/fuzz/` begin from.
 //!
-//! `cargo run -p craq-tests --example fuzz_seeds -- fuzz/corpus`
+//! `cargo run -p craq-tests --example fuzz_seeds -- tests/fuzz/corpus`
 
 use std::{fs, path::Path};
 

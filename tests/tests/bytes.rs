@@ -1,6 +1,6 @@
 //! Does any decoder of bytes from outside panic, take memory without a bound, or take what is not canonical?
 //!
-//! The same functions as the targets in `fuzz/`, with seeded bytes. `SEED=n` tries others; `SECONDS=n` tries for longer.
+//! The same functions as the targets in `tests/fuzz/`, with seeded bytes. `SEED=n` tries others; `SECONDS=n` tries for longer.
 
 use std::{
     env,
@@ -77,7 +77,7 @@ fn words() {
 
 #[test]
 fn every_target_has_its_file_for_libfuzzer_and_inputs_to_begin_from() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/fuzz_targets");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/fuzz_targets");
     let mut files: Vec<String> = std::fs::read_dir(folder)
         .expect("the targets")
         .map(|file| file.expect("a file").file_name().to_string_lossy().trim_end_matches(".rs").to_owned())

@@ -62,7 +62,7 @@ impl Source {
 
 fn sources() -> Vec<Source> {
     let mut found = vec![];
-    for member in ["proto", "node", "coordinator", "client", "listener", "storetest", "tests"] {
+    for member in ["proto", "node", "coordinator", "client", "storetest", "tests"] {
         collect(&root().join(member), &mut found);
     }
     assert!(found.len() > 80, "only {} files were found", found.len());
@@ -173,7 +173,7 @@ fn the_architecture_names_what_exists() {
     for word in text.split('`').skip(1).step_by(2) {
         let is_path = word.contains('/') && !word.contains([' ', '*', '<', '{', ':', '$', '(']);
         let first = word.split('/').next().unwrap_or_default();
-        let is_ours = ["proto", "node", "coordinator", "client", "listener", "storetest", "tests"].contains(&first);
+        let is_ours = ["proto", "node", "coordinator", "client", "storetest", "tests"].contains(&first);
         if is_path && is_ours && !root().join(word).exists() {
             wrong.push(word.to_owned());
         }

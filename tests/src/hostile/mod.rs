@@ -1,7 +1,7 @@
 //! Every decoder of bytes from outside, each behind a function that takes any bytes and must not panic.
 //!
 //! What a decoder takes must be canonical: it is encoded again and must come out the same. The functions are called by
-//! `tests/tests/bytes.rs` with seeded bytes, a few seconds each, and by the targets in `fuzz/`, for as long as one likes.
+//! `tests/tests/bytes.rs` with seeded bytes, a few seconds each, and by the targets in `tests/fuzz/`, for as long as one likes.
 
 mod command_line;
 mod log;
@@ -15,7 +15,7 @@ pub use mutate::Mutator;
 /// A decoder under test.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Also the name of its file in `fuzz/fuzz_targets`.
+    /// Also the name of its file in `tests/fuzz/fuzz_targets`.
     pub name: &'static str,
     /// Panics if the decoder does, or if what it takes is not canonical.
     pub body: fn(&[u8]),

@@ -74,10 +74,10 @@ impl Setup {
             started,
             clients: r.random_range(2..=6),
             keys: r.random_range(2..=8),
-            think: millis(r, 5, 400),
+            think: if r.random_bool(0.5) { millis(r, 5, 300) } else { millis(r, 100, 3_000) },
             patience: millis(r, 300, 5_000),
             failure_timeout: millis(r, 300, 1_500),
-            disk: if r.random_bool(0.15) { DiskKind::Redb } else { DiskKind::Model },
+            disk: if r.random_bool(0.1) { DiskKind::Redb } else { DiskKind::Model },
             disk_micros: span(r, 50, 3_000),
             delay_micros: span(r, 20, 3_000),
             stragglers: if r.random_bool(0.5) { r.random_range(0.0..0.05) } else { 0.0 },
@@ -112,7 +112,7 @@ fn span(random: &mut StdRng, least: u64, most: u64) -> (u64, u64) {
 
 fn replica(random: &mut StdRng, collects_tombstones: bool) -> Config {
     let r = random;
-    let lease = millis(r, 120, 800);
+    let lease = millis(r, 120, 1_500);
     let roomy = Config::default();
     let small = r.random_bool(0.3);
     Config {

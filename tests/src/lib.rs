@@ -4,6 +4,7 @@
 //! - [`load`]: clients that read and write at once. What they saw, on one clock, is a [`history`]; [`versions`] judges it by
 //!   the versions in it. Both are those of the command line.
 //! - [`sim`]: whole clusters on one thread in virtual time, from a seed; [`invariants`]: what always holds in them.
+//! - [`model`]: the smallest chains, explored to the end: every order of all that can happen.
 //! - [`hostile`]: every decoder of bytes from outside, as a function of any bytes.
 //! - [`proxy`], [`netns`]: networks that can be cut.
 //!
@@ -12,6 +13,7 @@
 pub mod hostile;
 pub mod invariants;
 pub mod load;
+pub mod model;
 pub mod netns;
 pub mod process;
 pub mod proxy;

@@ -166,7 +166,7 @@ impl Replica {
             match key {
                 None => self.answer_pages(tickets, answer.commit, out),
                 Some(key) => {
-                    let position = self.newer_of(&key, versions.next().flatten());
+                    let position = self.newer_of(&key, versions.next().flatten(), answer.commit);
                     let commit = self.log.commit;
                     out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit)));
                 }
@@ -174,15 +174,13 @@ impl Replica {
         }
     }
 
-    /// What the tail had committed, or the own newest committed version if that has become newer by now: both were
-    /// committed at some time during the read.
-    fn newer_of(&self, key: &Key, told: Option<Position>) -> Option<Position> {
+    /// What the tail had committed at its commit, or the own newest committed version if that has become newer by now:
+    /// both were committed at some time during the read. That the tail knows of no version is an answer too: the key did
+    /// not exist then, and what is committed here from before is overwritten, by a tombstone that the tail has collected.
+    fn newer_of(&self, key: &Key, told: Option<Position>, commit: Seq) -> Option<Position> {
         let own = self.versions.state(key.as_ref()).clean();
-        match (own, told) {
-            (Some(own), Some(told)) if told.seq > own.seq => Some(told),
-            (None, told) => told,
-            (own, _) => own,
-        }
+        let told_at = told.map_or(commit, |told| told.seq);
+        own.filter(|own| own.seq > told_at).or(told)
     }
 
     fn answer_pages(&mut self, tickets: Vec<Ticket>, commit: Seq, out: &mut Vec<Output>) {

@@ -12,7 +12,7 @@
 //! - `time 100`: so many milliseconds pass, and timers run. `cut a b`, `heal`: nothing arrives between the two; all does.
 //! - `break a b`: their links break. `crash a`. `forget a 1`: a's disk loses all after sequence 1.
 //! - `permit a`: a read is planned at a. `holds a`: whether it may be answered now.
-//! - `status`: what each replica tells of itself. `quiet`/`loud`: whether orders are shown.
+//! - `tombstones 0`: so many entries are tombstones kept for; before any start. `status`: what each replica tells of itself. `quiet`/`loud`: whether orders are shown.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
@@ -153,6 +153,8 @@ impl Runner {
                 let disk = &mut self.world.nodes.get_mut(&node(words[1])).unwrap().disk;
                 disk.lose_all_after(Seq(words[2].parse().unwrap()));
             }
+            // Before any process starts.
+            "tombstones" => self.world.config.tombstone_entries = words[1].parse().unwrap(),
             "quiet" => self.loud = false,
             "loud" => self.loud = true,
             other => panic!("no command {other:?}"),

@@ -158,8 +158,19 @@ impl World {
         (0..self.machines.len()).filter(|machine| self.machines[*machine].process.is_some()).collect()
     }
 
+    /// A machine with a process; often the head's, sometimes the tail's.
     fn any_running(&mut self) -> Option<usize> {
-        self.running().choose(&mut self.random).copied()
+        let view = self.newest.clone();
+        let ends = view.as_ref().and_then(|view| Some((view.head()?.node, view.tail()?.node)));
+        let wanted = match (self.random.random_range(0..10), ends) {
+            (0..3, Some((head, _))) => self.machine_of(head),
+            (3..5, Some((_, tail))) => self.machine_of(tail),
+            _ => None,
+        };
+        let running = self.running();
+        wanted
+            .filter(|machine| running.contains(machine))
+            .or_else(|| running.choose(&mut self.random).copied())
     }
 
     /// The machine that is a node of the newest view, if it still has that node's disk.
@@ -263,7 +274,7 @@ impl World {
         let nodes: Vec<Place> = (0..self.machines.len()).map(Place::Node).collect();
         let coordinators = [Place::Coordinator(0), Place::Coordinator(1)];
         let clients: Vec<Place> = (0..self.clients.len()).map(Place::Client).collect();
-        let one = *nodes.choose(&mut self.random)?;
+        let one = Place::Node(self.any_running()?);
         let others = |one: Place| nodes.iter().copied().filter(move |node| *node != one);
         match fault {
             Fault::Halves => {
@@ -430,7 +441,8 @@ impl World {
         match fault {
             Fault::Reorder if nodes.len() > 1 => {
                 self.fire(fault, Duration::ZERO);
-                let to = self.random.random_range(0..nodes.len());
+                let to =
+                    if self.random.random_bool(0.5) { 0 } else { self.random.random_range(0..nodes.len()) };
                 nodes.retain(|other| *other != node);
                 nodes.insert(to, node);
                 self.order(|order| Input::Reorder { order, chain, nodes });

@@ -72,6 +72,8 @@ pub(super) enum Stage {
     Look(Option<Position>, Permit, Seq),
     /// The store was looked into; check the lease, then answer.
     Check(Vec<Item>, Permit, Seq),
+    /// Hand the write to the replica.
+    Submit(Order),
     /// The call's time is over.
     Late,
 }
@@ -120,6 +122,10 @@ impl World {
             Stage::Attempt => self.attempt(machine, id),
             Stage::Look(position, permit, commit) => self.look(machine, id, position, permit, commit),
             Stage::Check(items, permit, commit) => self.check(machine, id, items, permit, commit),
+            Stage::Submit(order) => {
+                let write = Write { request: order.request, changes: order.changes };
+                self.ask(machine, id, |ticket| Input::Write { ticket, write });
+            }
             Stage::Late => self.late(machine, id),
         }
     }
@@ -275,10 +281,8 @@ impl World {
                 let patience = operation.until.since(now);
                 self.hand_on(from, place, patience, Order { handed_on: true, ..order }, id);
             }
-            _ => {
-                let write = Write { request: order.request, changes: order.changes };
-                self.ask(machine, id, |ticket| Input::Write { ticket, write });
-            }
+            // The view may be another one when the replica takes it.
+            _ => self.soon(machine, id, Stage::Submit(order)),
         }
     }
 

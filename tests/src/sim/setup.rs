@@ -75,7 +75,7 @@ impl Setup {
             clients: r.random_range(2..=6),
             keys: r.random_range(2..=8),
             think: if r.random_bool(0.5) { millis(r, 5, 300) } else { millis(r, 100, 3_000) },
-            patience: millis(r, 300, 5_000),
+            patience: millis(r, 120, 5_000),
             failure_timeout: millis(r, 300, 1_500),
             disk: if r.random_bool(0.1) { DiskKind::Redb } else { DiskKind::Model },
             disk_micros: span(r, 50, 3_000),

@@ -9,7 +9,7 @@
 //! This becomes a module with a `#[test]` for each case. [`tables`], [`scans`], [`snapshots`] and [`reopening`] take the
 //! contract of `craq_node::store::backend` clause by clause; [`layout`] and [`log_pages`] take what a chain's store does
 //! on top of it; [`model`] compares both with maps, over random operations. What needs a crash (a killed process, a
-//! failing disk) cannot be written for all backends alike; [`numbered`] has the batches for such tests, and [`file`] a file
+//! failing disk) cannot be written for all backends alike; [`numbered`] has the batches for such tests, and [`mod@file`] a file
 //! that loses its power.
 //! Call it from a crate's `tests/` folder, never from within the crate that has the trait: there two versions of it meet.
 //! Never here: a backend, or anything that knows one.

@@ -61,6 +61,9 @@ impl Clock {
         while self.read(at) < time && at.0 < u64::MAX {
             at.0 += 1;
         }
+        while at.0 > 0 && self.read(At(at.0 - 1)) >= time {
+            at.0 -= 1;
+        }
         at
     }
 }

@@ -1,3 +1,5 @@
+//! libFuzzer on the target `error` of `tests/src/hostile/`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (craq_tests::hostile::target("error").body)(bytes));

@@ -22,7 +22,6 @@ pub(super) const ELSEWHERE: &[Bug] = &[
 
 /// Bugs of a replica that change no script: they take a schedule that nobody thinks of.
 const UNNOTICED: &[Bug] = &[
-    Bug::WaiterBySeqAlone,
     Bug::OutcomesNotRolledBack,
     Bug::UpstreamNotPassedOn,
     Bug::UpstreamKept,
@@ -35,7 +34,6 @@ const UNNOTICED: &[Bug] = &[
     Bug::TailAnswersWithoutLease,
     Bug::PageMixesDirty,
     Bug::LeaseFromAnswer,
-    Bug::LeaseOfAnyMember,
     Bug::DriftIgnored,
     Bug::OldReleaseBelieved,
 ];

@@ -45,8 +45,9 @@ impl Network {
         self.slow.remove(&id);
     }
 
-    /// Ends all of them.
+    /// Ends all of them; no message is a straggler any more.
     pub(super) fn mend_all(&mut self) {
+        self.stragglers = 0.0;
         self.cuts.clear();
         self.slow.clear();
     }

@@ -188,11 +188,21 @@ impl World {
 
     /// All replicas hold the same when nothing is under way.
     fn quiet(&mut self) {
-        if self.violation.is_some() {
-            return;
+        let most = self.now.after(HEALING_MAX);
+        loop {
+            self.wait_for("the chain does not stay whole", Self::is_whole);
+            if self.violation.is_some() {
+                return;
+            }
+            let views = self.epochs.len();
+            self.run_until(self.now.after(Duration::from_secs(5)));
+            if self.is_whole() && self.epochs.len() == views {
+                break;
+            }
+            if self.now >= most {
+                return self.wrong("liveness", "the chain does not come to rest".to_owned());
+            }
         }
-        let until = self.now.after(Duration::from_secs(5));
-        self.run_until(until);
         let mut contents = Vec::new();
         for machine in 0..self.machines.len() {
             let Some(process) = &self.machines[machine].process else { continue };

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use craq_client::check::{
-    history::{Found, Op, Outcome},
+    history::{Change, Found, Op, Outcome},
     linearizability::{self, Settings, Verdict},
     saved,
 };
@@ -140,8 +140,10 @@ fn covered(nemesis: &Nemesis, ops: &[Op]) {
 fn forged_histories_are_refused(ops: &[Op]) {
     let older_value = |last: &Op| {
         let key = last.keys().next()?;
-        let is_older =
-            |op: &&Op| op.returned < last.invoked && op.keys().eq([key]) && op.outcome != last.outcome;
+        let is_before = |op: &&Op| op.returned < last.invoked && op.keys().eq([key]);
+        let is_older = |op: &&Op| is_before(op) && op.outcome != last.outcome;
+        // Nothing that is written at the same time can excuse it: the newer answer had been given before.
+        ops.iter().find(|op| is_before(op) && op.outcome == last.outcome)?;
         let found = |op: &Op| match &op.outcome {
             Outcome::Found(found) if found[0].value.is_some() => Some(found[0].clone()),
             _ => None,
@@ -159,8 +161,11 @@ fn forged_histories_are_refused(ops: &[Op]) {
     by_versions(&stale).expect_err("a stale read is accepted by the versions");
 
     let read: BTreeSet<_> = ops.iter().flat_map(Op::found).map(|(key, found)| (key, &found.value)).collect();
-    let was_read =
-        |op: &Op| op.is_applied() && op.changes().iter().all(|c| read.contains(&(&c.key[..], &c.value)));
+    // Values are unique, absence is not: a key without a value may be one that nobody had written yet.
+    let was_read = |op: &Op| {
+        let is_read = |c: &Change| c.value.is_some() && read.contains(&(&c.key[..], &c.value));
+        op.is_applied() && op.changes().iter().all(is_read)
+    };
     let place = ops.iter().position(was_read).expect("a write that was read");
     let mut denied = ops.to_vec();
     denied[place].outcome = Outcome::NotApplied("forged".to_owned());

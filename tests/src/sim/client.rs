@@ -75,7 +75,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(_index: usize, random: &mut StdRng) -> Self {
+    pub(super) fn new(random: &mut StdRng) -> Self {
         Self {
             routes: Routes::default(),
             requests: Requests::new(Uuid::from_u128(random.random())),
@@ -191,7 +191,13 @@ impl World {
         let (kind, fixed) = match self.clients[index].errands.pop_front() {
             Some((place, wanted)) => (Kind::Read(vec![wanted]), Some(place)),
             None if self.clients[index].is_quiet => return,
-            None => (self.draw(index), None),
+            None => {
+                let kind = self.draw(index);
+                let is_fixed =
+                    matches!(kind, Kind::Read(_)) && self.random.random_bool(self.setup.fixed_reads);
+                let fixed = if is_fixed { Some(self.favourite(index)) } else { None };
+                (kind, fixed)
+            }
         };
         self.launch(index, kind, fixed);
     }
@@ -234,6 +240,12 @@ impl World {
         Bytes::from(format!("u{index}-{number}"))
     }
 
+    /// A node that this client asks; half of the time the same one as all others.
+    fn favourite(&mut self, index: usize) -> Place {
+        let machine = if self.random.random_bool(0.5) { 0 } else { index };
+        Place::Node(machine % self.machines.len())
+    }
+
     fn draw(&mut self, index: usize) -> Kind {
         let wanted = self.pairs.draw(&mut self.random);
         let names_versions = !self.setup.collects_tombstones;
@@ -241,12 +253,18 @@ impl World {
         let named = if names_versions { known } else { Version::ZERO };
         let value = Some(self.value(index));
         match self.random.random_range(0..100) {
-            0..40 => Kind::Read(vec![wanted]),
-            40..46 => Kind::Read(vec![Name { half: 0, ..wanted }, Name { half: 1, ..wanted }]),
-            46..76 => Kind::Write(vec![(wanted, value, Condition::Always)]),
-            76..82 => Kind::Write(vec![(wanted, value, Condition::Version(named))]),
-            82..90 => Kind::Write(vec![(wanted, None, Condition::Exists)]),
-            90..92 if named > Version::ZERO => Kind::Write(vec![(wanted, None, Condition::Version(named))]),
+            0..40 => return Kind::Read(vec![wanted]),
+            40..46 => return Kind::Read(vec![Name { half: 0, ..wanted }, Name { half: 1, ..wanted }]),
+            _ => {}
+        }
+        if self.random.random_bool(self.setup.deletions) {
+            let is_named = named > Version::ZERO && self.random.random_bool(0.2);
+            let condition = if is_named { Condition::Version(named) } else { Condition::Exists };
+            return Kind::Write(vec![(wanted, None, condition)]);
+        }
+        match self.random.random_range(0..10) {
+            0..7 => Kind::Write(vec![(wanted, value, Condition::Always)]),
+            7 => Kind::Write(vec![(wanted, value, Condition::Version(named))]),
             _ => {
                 let is_conditional = self.random.random_bool(0.3);
                 let first = if is_conditional { Condition::Version(named) } else { Condition::Always };

@@ -105,14 +105,28 @@ impl World {
     }
 
     fn sting(&mut self, millis_max: u64) {
-        let wait = Duration::from_micros(self.random.random_range(0..millis_max * 1_000));
+        let wait = self.time(Duration::from_micros(50), Duration::from_millis(millis_max));
         self.schedule(wait, Event::Nemesis(Move::Sting));
     }
 
     /// The chain has changed: what goes wrong just now goes wrong in the middle of it.
     pub(super) fn on_change(&mut self) {
-        if self.nemesis.has_begun && self.random.random_bool(0.2) {
+        if !self.nemesis.has_begun || self.nemesis.is_over {
+            return;
+        }
+        if self.random.random_bool(0.2) {
             self.sting(100);
+        }
+        // What is brought up slowly sees more of what happens meanwhile.
+        let learner = self.newest.as_ref().and_then(|view| {
+            let learner = view.learners.first()?;
+            Some((Place::of(view.address(learner.source)?)?, Place::of(&learner.address)?))
+        });
+        if let Some((source, learner)) = learner
+            && self.setup.faults.contains(&Fault::SlowLink)
+            && self.random.random_bool(0.3)
+        {
+            self.slow(source, learner);
         }
     }
 
@@ -327,7 +341,9 @@ impl World {
         places.retain(|place| *place != a);
         let Some(mut b) = places.choose(&mut self.random).copied() else { return };
         // Most of all, links of the chain.
-        if let Some(pair) = self.neighbours().filter(|_| self.random.random_bool(0.6)) {
+        if let Some(pair) = self.neighbours().filter(|_| self.random.random_bool(0.5)) {
+            (a, b) = pair;
+        } else if let Some(pair) = self.asker_and_tail().filter(|_| self.random.random_bool(0.4)) {
             (a, b) = pair;
         }
         if fault == Fault::Reset {
@@ -336,12 +352,26 @@ impl World {
             self.break_calls(a, b);
             return;
         }
+        self.slow(a, b);
+    }
+
+    fn slow(&mut self, a: Place, b: Place) {
         let lasts = self.time(Duration::from_millis(100), Duration::from_secs(10));
-        self.fire(fault, lasts);
+        self.fire(Fault::SlowLink, lasts);
         let id = self.next_id();
         let by = self.time(Duration::from_millis(2), Duration::from_millis(600));
+        note!(self, Place::World, "slow", "{id}: {a}-{b} by {by:?}");
         self.network.slow(id, a, b, by);
         self.schedule(lasts, Event::Nemesis(Move::Mend(id)));
+    }
+
+    /// A member and the tail, which it asks though it is not its neighbour: a long chain's head, often.
+    fn asker_and_tail(&mut self) -> Option<(Place, Place)> {
+        let view = self.newest.clone()?;
+        let at =
+            if self.random.random_bool(0.5) { 0 } else { self.random.random_range(0..view.members.len()) };
+        let asker = view.members.get(at).filter(|_| at + 2 < view.members.len())?;
+        Some((Place::of(&asker.address)?, Place::of(&view.tail()?.address)?))
     }
 
     /// Two members that stand next to each other, or a learner and its source.

@@ -25,6 +25,10 @@ pub struct Setup {
     pub think: Duration,
     /// How long a client's call may take.
     pub patience: Duration,
+    /// Which part of the reads asks one node alone, whatever the views say.
+    pub fixed_reads: f64,
+    /// Which part of the writes deletes.
+    pub deletions: f64,
     /// Times and limits of the replicas.
     pub replica: Config,
     /// A silent node is lost after this time.
@@ -76,6 +80,8 @@ impl Setup {
             keys: r.random_range(2..=8),
             think: if r.random_bool(0.5) { millis(r, 5, 300) } else { millis(r, 100, 3_000) },
             patience: millis(r, 120, 5_000),
+            fixed_reads: if r.random_bool(0.5) { r.random_range(0.0..0.9) } else { 0.0 },
+            deletions: if collects_tombstones { r.random_range(0.1..0.5) } else { r.random_range(0.0..0.3) },
             failure_timeout: millis(r, 300, 1_500),
             disk: if r.random_bool(0.1) { DiskKind::Redb } else { DiskKind::Model },
             disk_micros: span(r, 50, 3_000),

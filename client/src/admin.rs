@@ -4,7 +4,12 @@ use craq_proto::{Epoch, ErrorKind, NodeId, convert::uuid_bytes, wire};
 use tokio::time::Instant;
 
 use crate::{
-    Client, Error, Options, call::reply, channels::Connection, failure::Failure, follow, shared::Shared,
+    Client, Error, Options,
+    call::{reply, sent},
+    channels::Connection,
+    failure::Failure,
+    follow,
+    shared::Shared,
 };
 
 /// What is asked of a coordinator.
@@ -69,12 +74,12 @@ async fn give(shared: &Shared, order: &Order, address: &str, until: Instant) -> 
     let mut client = follow::client(&connection);
     let answer = match order {
         Order::Remove(message) => {
-            let sent = client.remove_node(Shared::request(message.clone(), until));
-            reply(shared, address, &connection, until, false, sent).await?
+            let answer = client.remove_node(Shared::request(message.clone(), until));
+            reply(shared, address, until, false, sent(shared, address, &connection, answer)).await?
         }
         Order::Reorder(message) => {
-            let sent = client.reorder(Shared::request(message.clone(), until));
-            reply(shared, address, &connection, until, false, sent).await?
+            let answer = client.reorder(Shared::request(message.clone(), until));
+            reply(shared, address, until, false, sent(shared, address, &connection, answer)).await?
         }
     };
     shared.check(answer.header, address)

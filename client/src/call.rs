@@ -5,7 +5,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use craq_proto::{ErrorKind, Time, View};
+use craq_proto::{CallError, Epoch, ErrorKind, Time, View, wire};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
@@ -15,6 +15,7 @@ use crate::{
     failure::Failure,
     retry::{Next, Retries},
     routing::Routes,
+    session::Lost,
     shared::Shared,
 };
 
@@ -126,40 +127,93 @@ pub(crate) async fn first_view(shared: &Shared, until: Instant) -> Result<Arc<Vi
 pub(crate) async fn reply<T>(
     shared: &Shared,
     target: &str,
-    connection: &Connection,
     until: Instant,
     follows_head: bool,
-    sent: impl Future<Output = Result<Response<T>, Status>>,
+    sent: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let sent_in = shared.epoch();
-    let mut views = shared.views.subscribe();
     let moved = async {
-        let moved = |view: &Option<Arc<View>>| {
-            follows_head && view.as_ref().is_some_and(|view| Routes::head_moved(view, sent_in, target))
-        };
-        if views.wait_for(moved).await.is_err() {
-            std::future::pending::<()>().await;
+        if follows_head {
+            let moved = |view: &Option<Arc<View>>| {
+                view.as_ref().is_some_and(|view| Routes::head_moved(view, sent_in, target))
+            };
+            if shared.views.subscribe().wait_for(moved).await.is_ok() {
+                return;
+            }
         }
+        std::future::pending::<()>().await;
     };
-    let doubt = async {
+    let late = async {
         loop {
-            tokio::time::sleep(DOUBT_AFTER).await;
+            let doubt = Instant::now() + DOUBT_AFTER;
+            tokio::time::sleep_until(doubt.min(until)).await;
+            if until <= doubt {
+                return;
+            }
             shared.doubt.notify_one();
         }
     };
     tokio::select! {
         biased;
-        answer = sent => match answer {
-            Ok(response) => {
+        answer = sent => {
+            if answer.is_ok() {
                 shared.routes.lock().forgive(target);
-                Ok(response.into_inner())
             }
-            Err(status) => Err(failed(shared, target, connection, &status)),
-        },
-        () = tokio::time::sleep_until(until) => Err(Failure::no_answer(target, "no answer in time")),
+            answer
+        }
+        () = late => Err(Failure::no_answer(target, "no answer in time")),
         () = moved => Err(Failure::no_answer(target, "given up, since the head moved")),
-        () = doubt => unreachable!("doubt never ends"),
     }
+}
+
+/// Makes a unary call, or opens a stream.
+pub(crate) async fn sent<T>(
+    shared: &Shared,
+    target: &str,
+    connection: &Connection,
+    sent: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    sent.await.map(Response::into_inner).map_err(|status| failed(shared, target, connection, &status))
+}
+
+/// Makes a call in the connection's session, and checks who answers. Returns the epoch, and what is answered.
+pub(crate) async fn in_session(
+    shared: &Shared,
+    target: &str,
+    connection: &Connection,
+    epoch: Epoch,
+    until: Instant,
+    call: wire::session_call::Call,
+) -> Result<(Epoch, wire::session_answer::Answer), Failure> {
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    let outcome = match connection.session(|| shared.header(Epoch::ZERO)) {
+        Some(session) => session.call(epoch.0, timeout_ms, call).await,
+        None => Err(Lost::Unsent),
+    };
+    let answered = match outcome {
+        Ok(answered) => answered,
+        Err(Lost::Ended(status)) => return Err(failed(shared, target, connection, &status)),
+        Err(Lost::Unsent) => {
+            shared.channels.forget(target, connection);
+            return Err(Failure::not_connected(target, "the connection broke before the call was sent"));
+        }
+    };
+    let error = match answered.answer {
+        wire::session_answer::Answer::Error(detail) => detail,
+        answer => {
+            shared.check_cluster(answered.cluster, target).map_err(|failure| match answer {
+                // The write was applied, so that who answered proves nothing against it.
+                wire::session_answer::Answer::Write(_) => Failure::no_answer(target, &failure.error.message),
+                _ => failure,
+            })?;
+            return Ok((Epoch(answered.epoch), answer));
+        }
+    };
+    let message = error.message.clone();
+    let error =
+        CallError::from_detail(error).unwrap_or_else(|| CallError::new(ErrorKind::OutcomeUnknown, message));
+    Err(Failure { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false })
 }
 
 /// What a status says; a connection that broke is forgotten.

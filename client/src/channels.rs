@@ -1,10 +1,15 @@
-//! One connection to each address, made when it is first needed.
+//! One connection to each address, made when it is first needed, and one session on it.
 //!
 //! Connecting is a step of its own, so that a failure before anything was sent is told apart from one after. Never
 //! retries: a connection that broke is forgotten, and the next call makes another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use craq_proto::wire;
 use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -12,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     address::dial,
     failure::{Failure, innermost},
+    session::Session,
 };
 
 /// How long connecting may take, in each attempt.
@@ -19,7 +25,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a silent connection is probed; the answer may take twice as long.
 const KEEPALIVE: Duration = Duration::from_millis(500);
 
-type Slot = Arc<OnceCell<Channel>>;
+type Slot = Arc<OnceCell<Open>>;
+
+/// What an address has.
+#[derive(Debug)]
+struct Open {
+    channel: Channel,
+    session: OnceLock<Session>,
+}
 
 /// The connections of one client.
 #[derive(Debug, Default)]
@@ -35,6 +48,14 @@ pub(crate) struct Connection {
     slot: Slot,
 }
 
+impl Connection {
+    /// The connection's session; begun now if there is none. `header` says which chain it is about.
+    pub(crate) fn session(&self, header: impl FnOnce() -> wire::Header) -> Option<&Session> {
+        let open = self.slot.get()?;
+        Some(open.session.get_or_init(|| Session::open(open.channel.clone(), header())))
+    }
+}
+
 impl Channels {
     /// The connection to `address`; made now if there is none. Nothing is sent when this fails.
     pub(crate) async fn get(&self, address: &str, until: Instant) -> Result<Connection, Failure> {
@@ -42,13 +63,15 @@ impl Channels {
             Some(slot) => Arc::clone(slot),
             None => Slot::default(),
         };
-        if let Some(channel) = slot.get() {
-            return Ok(Connection { channel: channel.clone(), slot });
+        if let Some(open) = slot.get() {
+            return Ok(Connection { channel: open.channel.clone(), slot });
         }
         let slot = Arc::clone(self.slots.lock().entry(address.to_owned()).or_insert(slot));
-        let connecting = slot.get_or_try_init(|| connect(address));
+        let connecting = slot.get_or_try_init(|| async {
+            Ok::<_, String>(Open { channel: connect(address).await?, session: OnceLock::new() })
+        });
         match tokio::time::timeout_at(until, connecting).await {
-            Ok(Ok(channel)) => Ok(Connection { channel: channel.clone(), slot }),
+            Ok(Ok(open)) => Ok(Connection { channel: open.channel.clone(), slot }),
             Ok(Err(reason)) => Err(Failure::not_connected(address, reason)),
             Err(_) => Err(Failure::not_connected(address, "no connection in time")),
         }

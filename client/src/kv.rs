@@ -11,11 +11,11 @@ use craq_proto::{
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use wire::kv_client::KvClient;
+use wire::{kv_client::KvClient, session_answer::Answer, session_call::Call};
 
 use crate::{
     Client, Condition, Error, Options, ReadOutcome, WriteOutcome,
-    call::{Call, reply, run},
+    call::{self, in_session, reply, run},
     channels::Connection,
     failure::Failure,
     request::Ticket,
@@ -98,7 +98,7 @@ struct ReadCall<'a> {
     options: &'a Options,
 }
 
-impl Call for ReadCall<'_> {
+impl call::Call for ReadCall<'_> {
     type Reply = ReadOutcome;
 
     fn fixed(&self) -> Option<&str> {
@@ -123,17 +123,19 @@ impl Call for ReadCall<'_> {
         let connection = shared.channels.get(target, until).await?;
         let (consistency, bound_ms) = self.options.consistency.to_wire();
         let message = wire::ReadRequest {
-            header: Some(shared.header(read_epoch(shared, self.options))),
+            header: None,
             key: self.key.as_bytes().clone(),
             consistency: consistency.into(),
             bound_ms,
             min_seq: self.options.at_least.0,
         };
-        let mut client = client(&connection);
-        let sent = client.read(Shared::request(message, until));
-        let answer = reply(shared, target, &connection, until, false, sent).await?;
+        let asked = read_epoch(shared, self.options);
+        let sent = in_session(shared, target, &connection, asked, until, Call::Read(message));
+        let (epoch, answer) = match reply(shared, target, until, false, sent).await? {
+            (epoch, Answer::Read(answer)) => (epoch, answer),
+            _ => return Err(Failure::no_answer(target, "a read was answered with something else")),
+        };
         let path = answer.path().into();
-        let epoch = shared.check(answer.header, target)?;
         if answer.found && checksum(self.key.as_bytes(), &answer.value) != answer.checksum {
             return Err(Failure::bad_answer(
                 target,
@@ -163,7 +165,7 @@ struct ChangeCall<'a> {
     ticket: Ticket,
 }
 
-impl Call for ChangeCall<'_> {
+impl call::Call for ChangeCall<'_> {
     type Reply = WriteOutcome;
 
     fn fixed(&self) -> Option<&str> {
@@ -186,27 +188,29 @@ impl Call for ChangeCall<'_> {
         repeat: bool,
     ) -> Result<WriteOutcome, Failure> {
         let connection = shared.channels.get(target, until).await?;
-        let header = Some(shared.header(if self.fixed().is_some() { Epoch::ZERO } else { shared.epoch() }));
+        let asked = if self.fixed().is_some() { Epoch::ZERO } else { shared.epoch() };
         let key = self.key.as_bytes().clone();
         let if_version = self.options.condition.map(Condition::version);
         let request_id = Some((&self.ticket.id(repeat)).into());
-        let follows_head = self.fixed().is_none();
-        let mut client = client(&connection);
-        let answer = if let Some(value) = self.value.clone() {
+        let call = if let Some(value) = self.value.clone() {
             let checksum = Some(checksum(&key, &value));
-            let message =
-                wire::WriteRequest { header, key, value, if_version, request_id, checksum, handed_on: false };
-            let sent = client.write(Shared::request(message, until));
-            reply(shared, target, &connection, until, follows_head, sent).await?
+            Call::Write(wire::WriteRequest {
+                header: None,
+                key,
+                value,
+                if_version,
+                request_id,
+                checksum,
+                handed_on: false,
+            })
         } else {
-            let message = wire::DeleteRequest { header, key, if_version, request_id, handed_on: false };
-            let sent = client.delete(Shared::request(message, until));
-            reply(shared, target, &connection, until, follows_head, sent).await?
+            Call::Delete(wire::DeleteRequest { header: None, key, if_version, request_id, handed_on: false })
         };
-        // The write was answered, so a header that doesn't fit proves nothing against it.
-        let epoch = shared
-            .check(answer.header, target)
-            .map_err(|failure| Failure::no_answer(target, &failure.error.message))?;
+        let sent = in_session(shared, target, &connection, asked, until, call);
+        let (epoch, answer) = match reply(shared, target, until, self.fixed().is_none(), sent).await? {
+            (epoch, Answer::Write(answer)) => (epoch, answer),
+            _ => return Err(Failure::no_answer(target, "a write was answered with something else")),
+        };
         shared.saw(answer.seq);
         Ok(WriteOutcome {
             version: Version(answer.version),

@@ -63,6 +63,7 @@ mod request;
 mod retry;
 mod routing;
 mod scan;
+mod session;
 mod shared;
 mod status;
 

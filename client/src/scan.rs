@@ -14,7 +14,7 @@ use tonic::Streaming;
 
 use crate::{
     Client, Error, Item, Options, Page,
-    call::{Call, failed, reply, run},
+    call::{Call, failed, reply, run, sent},
     channels::Connection,
     failure::Failure,
     kv::{READ_ATTEMPT_TIMEOUT, client, read_epoch},
@@ -206,7 +206,8 @@ impl PageCall {
         };
         let mut client = client(&connection);
         // Without a deadline: that would be one for the whole stream. Each page has its own.
-        let pages = reply(shared, target, &connection, until, false, client.scan(message)).await?;
+        let opened = sent(shared, target, &connection, client.scan(message));
+        let pages = reply(shared, target, until, false, opened).await?;
         Ok(Open { target: target.to_owned(), connection, pages })
     }
 

@@ -108,13 +108,19 @@ impl Shared {
         let bad = |kind, reason: &str| Failure::bad_answer(target, kind, reason);
         let header =
             Header::try_from(header).map_err(|error| bad(ErrorKind::OutcomeUnknown, &error.to_string()))?;
-        if let Some(cluster) = header.cluster {
-            let mut known = self.cluster.lock();
-            if *known.get_or_insert(cluster) != cluster {
-                return Err(bad(ErrorKind::WrongCluster, "it belongs to another cluster"));
-            }
-        }
+        self.check_cluster(header.cluster, target)?;
         Ok(header.epoch)
+    }
+
+    /// Checks whose reply it is: of this cluster, which the first reply names.
+    pub(crate) fn check_cluster(&self, cluster: Option<ClusterId>, target: &str) -> Result<(), Failure> {
+        let Some(cluster) = cluster else { return Ok(()) };
+        let mut known = self.cluster.lock();
+        if *known.get_or_insert(cluster) != cluster {
+            let reason = "it belongs to another cluster";
+            return Err(Failure::bad_answer(target, ErrorKind::WrongCluster, reason));
+        }
+        Ok(())
     }
 
     /// Takes views from whoever tells them. True if one of them is news.

@@ -153,14 +153,7 @@ impl CallError {
     /// `google.rpc.Status`.
     #[must_use]
     pub fn to_status(&self) -> Status {
-        let detail = wire::ErrorDetail {
-            kind: self.kind.to_wire() as i32,
-            message: self.message.clone(),
-            head: self.head.clone().unwrap_or_default(),
-            view: self.view.as_deref().map(Into::into),
-            observed_version: self.observed_version.0,
-            request_id: self.request.as_ref().map(Into::into),
-        };
+        let detail = wire::ErrorDetail::from(self);
         let code = self.kind.code();
         let status = tonic_types::pb::Status {
             code: code as i32,
@@ -189,7 +182,12 @@ impl CallError {
     fn from_details(details: &[u8]) -> Option<Self> {
         let status = tonic_types::pb::Status::decode(details).ok()?;
         let any = status.details.iter().find(|any| any.type_url == TYPE_URL)?;
-        let detail = wire::ErrorDetail::decode(any.value.as_slice()).ok()?;
+        Self::from_detail(wire::ErrorDetail::decode(any.value.as_slice()).ok()?)
+    }
+
+    /// The error that a detail stands for; none if its kind is not known to this version.
+    #[must_use]
+    pub fn from_detail(detail: wire::ErrorDetail) -> Option<Self> {
         Some(Self {
             kind: ErrorKind::from_wire(detail.kind())?,
             message: detail.message,
@@ -198,6 +196,19 @@ impl CallError {
             observed_version: Version(detail.observed_version),
             request: detail.request_id.and_then(|id| RequestId::try_from(id).ok()),
         })
+    }
+}
+
+impl From<&CallError> for wire::ErrorDetail {
+    fn from(error: &CallError) -> Self {
+        Self {
+            kind: error.kind.to_wire() as i32,
+            message: error.message.clone(),
+            head: error.head.clone().unwrap_or_default(),
+            view: error.view.as_deref().map(Into::into),
+            observed_version: error.observed_version.0,
+            request_id: error.request.as_ref().map(Into::into),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -57,6 +57,7 @@ pub(crate) enum Heard {
 }
 
 pub(crate) struct Inner {
+    me: Weak<Self>,
     cluster: Uuid,
     node: Uuid,
     pub(crate) is_coordinator: bool,
@@ -90,7 +91,8 @@ impl Fake {
         // A runtime of its own: shutting it down breaks all its connections, as the death of a process does.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
+            me: me.clone(),
             cluster,
             node: Uuid::new_v4(),
             is_coordinator,
@@ -239,6 +241,40 @@ impl Inner {
         }
     }
 
+    async fn answer_in_session(
+        &self,
+        header: wire::Header,
+        call: wire::SessionCall,
+    ) -> Result<wire::SessionReply, Status> {
+        use wire::{session_answer::Answer as Told, session_call::Call};
+        let timeout = Some(Duration::from_millis(call.timeout_ms));
+        let header = Some(wire::Header { epoch: call.epoch, ..header });
+        let outcome = match call.call.expect("a call asks for something") {
+            Call::Read(request) => {
+                let request = Request::new(wire::ReadRequest { header, ..request });
+                kv::Kv::read(self, request).await.map(|reply| Told::Read(reply.into_inner()))
+            }
+            Call::Write(request) => {
+                let heard = Heard::Write(wire::WriteRequest { header, ..request }, timeout);
+                self.change(heard).await.map(|reply| Told::Write(reply.into_inner()))
+            }
+            Call::Delete(request) => {
+                let heard = Heard::Delete(wire::DeleteRequest { header, ..request });
+                self.change(heard).await.map(|reply| Told::Write(reply.into_inner()))
+            }
+        };
+        let answer = match outcome {
+            Err(status) if !status.details().is_empty() => {
+                Told::Error((&CallError::from_status(&status)).into())
+            }
+            other => other?,
+        };
+        let header = self.header();
+        let epoch = header.as_ref().map_or(0, |header| header.epoch);
+        let answers = vec![wire::SessionAnswer { id: call.id, epoch, answer: Some(answer) }];
+        Ok(wire::SessionReply { header, answers })
+    }
+
     async fn refusal(&self, answer: Answer) -> Status {
         match answer {
             Answer::Error(error) => error.to_status(),
@@ -333,6 +369,27 @@ impl kv::Kv for Inner {
         // An error that is not craq's, as a process that dies in the middle of a stream leaves it.
         let broken = futures::stream::iter([Err(Status::unknown("broken"))]);
         Ok(Response::new(Box::pin(pages.chain(broken))))
+    }
+
+    type SessionStream = Boxed<wire::SessionReply>;
+
+    /// Each call is answered as the unary one would be; what is not craq's word ends the stream.
+    async fn session(
+        &self,
+        request: Request<tonic::Streaming<wire::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let inner = self.me.upgrade().expect("it is being served");
+        let calls = request.into_inner().flat_map(|message| {
+            let wire::SessionRequest { header, calls } = message.unwrap_or_default();
+            futures::stream::iter(calls).map(move |call| (header.clone(), call))
+        });
+        let replies = calls
+            .map(move |(header, call)| {
+                let inner = Arc::clone(&inner);
+                async move { inner.answer_in_session(header.unwrap_or_default(), call).await }
+            })
+            .buffer_unordered(1_000);
+        Ok(Response::new(Box::pin(replies)))
     }
 
     async fn get_node_status(

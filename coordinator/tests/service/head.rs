@@ -47,6 +47,15 @@ impl wire::kv_server::Kv for Head {
         Err(Status::unimplemented("only writes"))
     }
 
+    type SessionStream = BoxStream<'static, Result<wire::SessionReply, Status>>;
+
+    async fn session(
+        &self,
+        _: Request<tonic::Streaming<wire::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("only writes"))
+    }
+
     async fn get_node_status(
         &self,
         _: Request<wire::NodeStatusRequest>,

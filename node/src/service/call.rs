@@ -19,6 +19,12 @@ impl Deadline {
         Self::after(named.unwrap_or(CALL_TIME_MAX).min(CALL_TIME_MAX))
     }
 
+    /// After so many milliseconds, as the caller says; zero: the node's own.
+    pub(super) fn of_millis(timeout_ms: u64) -> Self {
+        let named = Some(timeout_ms).filter(|millis| *millis > 0).map(Duration::from_millis);
+        Self::after(named.unwrap_or(CALL_TIME_MAX).min(CALL_TIME_MAX))
+    }
+
     /// That of one part of a longer call.
     pub(super) fn of_part() -> Self {
         Self::after(CALL_TIME_MAX)

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use craq_proto::{
-    CallError, Epoch, ErrorKind, Key, RequestId, Seq, Value, convert::Header, entry::Found, key::SizeError,
-    wire, wire::kv_server::Kv,
+    CallError, Epoch, ErrorKind, Key, RequestId, Seq, Value, entry::Found, key::SizeError, wire,
+    wire::kv_server::Kv,
 };
 use futures::{Stream, stream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,14 +15,18 @@ use tonic::{Request, Response, Status};
 use super::{
     Door,
     call::Deadline,
-    read::{Freshness, read},
+    read::{Answer, Freshness, read},
     scan::{Page, Range, page},
+    session,
     write::{Applied, Order, change, write},
 };
 use crate::{
     driver::Chain,
     node::Node,
-    replica::{Look, event::Input},
+    replica::{
+        Look,
+        event::{Change, Input},
+    },
     status,
 };
 
@@ -48,23 +52,8 @@ impl Kv for KvService {
         let key = key(request.key)?;
         let fresh = freshness(request.consistency, request.bound_ms, request.min_seq)?;
         let answer = read(chain, &key, fresh, deadline).await?;
-        let found = answer.found.is_some();
-        let found_value = answer.found.unwrap_or(Found {
-            value: Bytes::new(),
-            version: answer.position.map(|position| position.version).unwrap_or_default(),
-            seq: answer.position.map(|position| position.seq).unwrap_or_default(),
-            checksum: 0,
-        });
-        Ok(Response::new(wire::ReadReply {
-            header: Some(reply_header(node, chain)),
-            found,
-            value: found_value.value,
-            version: found_value.version.0,
-            seq: found_value.seq.0,
-            checksum: found_value.checksum,
-            path: answer.path as i32,
-            commit: answer.commit.0,
-        }))
+        let header = Some(reply_header(node, chain));
+        Ok(Response::new(wire::ReadReply { header, ..read_reply(answer) }))
     }
 
     async fn write(
@@ -81,12 +70,22 @@ impl Kv for KvService {
         let node = self.door.node()?;
         let _admitted = node.admission.admit()?;
         let deadline = Deadline::of(request.metadata());
-        let request = request.into_inner();
-        let chain = named_chain(node, request.header)?;
-        let change = change(key(request.key)?, None, request.if_version, None)?;
-        let id = request.request_id.map(RequestId::try_from).transpose()?;
-        let applied = see_through(node, chain, change, id, request.handed_on, deadline).await?;
-        Ok(Response::new(write_reply(node, chain, applied)))
+        let mut request = request.into_inner();
+        let chain = named_chain(node, request.header.take())?;
+        let wish = Wish::to_delete(request)?;
+        let applied = see_through(node, chain, wish, deadline).await?;
+        let header = Some(reply_header(node, chain));
+        Ok(Response::new(wire::WriteReply { header, ..write_reply(applied) }))
+    }
+
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<wire::SessionReply, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<tonic::Streaming<wire::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let node = Arc::clone(self.door.node()?);
+        Ok(Response::new(Box::pin(session::open(node, request.into_inner()))))
     }
 
     type ScanStream = Pin<Box<dyn Stream<Item = Result<wire::Page, Status>> + Send>>;
@@ -156,25 +155,44 @@ pub(super) async fn write_one(
 ) -> Result<Response<wire::WriteReply>, Status> {
     let _admitted = node.admission.admit()?;
     let deadline = Deadline::of(request.metadata());
-    let request = request.into_inner();
-    let chain = named_chain(node, request.header)?;
-    let key = key(request.key)?;
-    let value = Value::new(request.value, node.value_bytes_max).map_err(size_error)?;
-    let change = change(key, Some(value), request.if_version, request.checksum)?;
-    let id = request.request_id.map(RequestId::try_from).transpose()?;
-    let applied = see_through(node, chain, change, id, request.handed_on, deadline).await?;
-    Ok(Response::new(write_reply(node, chain, applied)))
+    let mut request = request.into_inner();
+    let chain = named_chain(node, request.header.take())?;
+    let wish = Wish::to_write(node, request)?;
+    let applied = see_through(node, chain, wish, deadline).await?;
+    let header = Some(reply_header(node, chain));
+    Ok(Response::new(wire::WriteReply { header, ..write_reply(applied) }))
+}
+
+/// A change that a client wants, checked.
+pub(super) struct Wish {
+    change: Change,
+    id: Option<RequestId>,
+    handed_on: bool,
+}
+
+impl Wish {
+    pub(super) fn to_write(node: &Node, request: wire::WriteRequest) -> Result<Self, CallError> {
+        let value = Value::new(request.value, node.value_bytes_max).map_err(size_error)?;
+        let change = change(key(request.key)?, Some(value), request.if_version, request.checksum)?;
+        let id = request.request_id.map(RequestId::try_from).transpose()?;
+        Ok(Self { change, id, handed_on: request.handed_on })
+    }
+
+    pub(super) fn to_delete(request: wire::DeleteRequest) -> Result<Self, CallError> {
+        let change = change(key(request.key)?, None, request.if_version, None)?;
+        let id = request.request_id.map(RequestId::try_from).transpose()?;
+        Ok(Self { change, id, handed_on: request.handed_on })
+    }
 }
 
 /// Sees a write through, under the client's id or one of this node's.
-async fn see_through(
+pub(super) async fn see_through(
     node: &Node,
     chain: &Arc<Chain>,
-    change: crate::replica::event::Change,
-    id: Option<RequestId>,
-    handed_on: bool,
+    wish: Wish,
     deadline: Deadline,
 ) -> Result<Applied, CallError> {
+    let Wish { change, id, handed_on } = wish;
     if let Some(request) = id {
         return write(node, chain, Order { change, request, handed_on }, deadline).await;
     }
@@ -194,12 +212,30 @@ fn commit(chain: &Chain, key: &Key) -> Seq {
     }
 }
 
-fn write_reply(node: &Node, chain: &Chain, applied: Applied) -> wire::WriteReply {
-    wire::WriteReply {
-        header: Some(reply_header(node, chain)),
-        version: applied.version.0,
-        seq: applied.seq.0,
+/// Without a header.
+pub(super) fn read_reply(answer: Answer) -> wire::ReadReply {
+    let found = answer.found.is_some();
+    let found_value = answer.found.unwrap_or(Found {
+        value: Bytes::new(),
+        version: answer.position.map(|position| position.version).unwrap_or_default(),
+        seq: answer.position.map(|position| position.seq).unwrap_or_default(),
+        checksum: 0,
+    });
+    wire::ReadReply {
+        header: None,
+        found,
+        value: found_value.value,
+        version: found_value.version.0,
+        seq: found_value.seq.0,
+        checksum: found_value.checksum,
+        path: answer.path as i32,
+        commit: answer.commit.0,
     }
+}
+
+/// Without a header.
+pub(super) fn write_reply(applied: Applied) -> wire::WriteReply {
+    wire::WriteReply { header: None, version: applied.version.0, seq: applied.seq.0 }
 }
 
 fn reply_header(node: &Node, chain: &Chain) -> wire::Header {
@@ -211,24 +247,25 @@ fn reply_header(node: &Node, chain: &Chain) -> wire::Header {
 fn named_chain(node: &Node, header: Option<wire::Header>) -> Result<&Arc<Chain>, CallError> {
     let header = node.me.check(header)?;
     let chain = node.chain(&header.chain)?;
-    check_epoch(chain, &header)?;
+    check_epoch(chain, header.epoch)?;
     Ok(chain)
 }
 
-fn check_epoch(chain: &Chain, header: &Header) -> Result<(), CallError> {
+/// Refuses what is asked in another epoch; zero stands for any.
+pub(super) fn check_epoch(chain: &Chain, asked: Epoch) -> Result<(), CallError> {
     let view = chain.view();
     let own = view.as_ref().map(|view| view.epoch).unwrap_or_default();
-    if header.epoch == Epoch::ZERO || header.epoch == own {
+    if asked == Epoch::ZERO || asked == own {
         return Ok(());
     }
-    if header.epoch > own {
-        chain.note(Input::NewerEpoch { epoch: header.epoch });
+    if asked > own {
+        chain.note(Input::NewerEpoch { epoch: asked });
     }
-    let text = format!("asked in epoch {}, this node is in epoch {own} of chain {}", header.epoch, chain.id);
+    let text = format!("asked in epoch {asked}, this node is in epoch {own} of chain {}", chain.id);
     Err(CallError::new(ErrorKind::WrongEpoch, text).with_view(view.as_deref().cloned()))
 }
 
-fn key(bytes: Bytes) -> Result<Key, CallError> {
+pub(super) fn key(bytes: Bytes) -> Result<Key, CallError> {
     Key::new(bytes).map_err(size_error)
 }
 
@@ -240,7 +277,7 @@ fn size_error(error: SizeError) -> CallError {
     CallError::new(kind, error.to_string())
 }
 
-fn freshness(consistency: i32, bound_ms: u64, min_seq: u64) -> Result<Freshness, CallError> {
+pub(super) fn freshness(consistency: i32, bound_ms: u64, min_seq: u64) -> Result<Freshness, CallError> {
     let consistency = wire::Consistency::try_from(consistency)
         .map_err(|_| CallError::invalid(format!("consistency {consistency} is not known to this version")))?;
     let bound = match consistency {

@@ -1,7 +1,8 @@
 //! The gRPC services: decode, check limits, submit, wait, encode. No decisions of the protocol.
 //!
 //! [`kv`] is for clients, [`chain`] for the other nodes, [`control`] is the part of the coordinator's service that a node
-//! can serve from what it knows. Reads, writes and pages are carried out in [`read`], [`write`](mod@write) and [`scan`].
+//! can serve from what it knows. Reads, writes and pages are carried out in [`read`], [`write`](mod@write) and [`scan`];
+//! [`session`] answers many calls on one stream.
 
 mod call;
 mod chain;
@@ -10,6 +11,7 @@ mod kv;
 mod read;
 mod request_ids;
 mod scan;
+mod session;
 mod write;
 
 use std::{

@@ -69,13 +69,27 @@ pub(super) async fn read(
     }
 }
 
+/// Reads a clean key at once. None: it is dirty, or can't be answered at the moment.
+pub(super) fn read_now(chain: &Chain, key: &Key, fresh: Freshness) -> Option<Answer> {
+    let plan = look(chain, key, fresh)?.ok()?;
+    complete(chain, key, fresh, plan).ok()
+}
+
 async fn attempt(
     chain: &Chain,
     key: &Key,
     fresh: Freshness,
     deadline: Deadline,
 ) -> Result<Answer, CallError> {
-    let plan = plan(chain, key, fresh, deadline).await?;
+    let plan = match look(chain, key, fresh) {
+        Some(plan) => plan?,
+        None => ask_tail(chain, key, deadline).await?,
+    };
+    complete(chain, key, fresh, plan)
+}
+
+/// Reads the store as planned.
+fn complete(chain: &Chain, key: &Key, fresh: Freshness, plan: Plan) -> Result<Answer, CallError> {
     if plan.commit < fresh.min_seq {
         let text = format!("this replica knows the log up to {}, not to {}", plan.commit, fresh.min_seq);
         return Err(CallError::unavailable(text));
@@ -85,7 +99,8 @@ async fn attempt(
     Ok(Answer { found, position: plan.position, path: plan.path, commit: plan.commit })
 }
 
-async fn plan(chain: &Chain, key: &Key, fresh: Freshness, deadline: Deadline) -> Result<Plan, CallError> {
+/// What this replica alone can plan; none: the key is dirty.
+fn look(chain: &Chain, key: &Key, fresh: Freshness) -> Option<Result<Plan, CallError>> {
     let look = if fresh.strong {
         chain.reader.strong(clock::now(), key.as_ref())
     } else {
@@ -94,22 +109,22 @@ async fn plan(chain: &Chain, key: &Key, fresh: Freshness, deadline: Deadline) ->
     match look {
         Look::Serve { position, permit, commit, at_tail } => {
             let path = if at_tail { ReadPath::AtTail } else { ReadPath::Clean };
-            Ok(Plan { position, permit, path, commit })
+            Some(Ok(Plan { position, permit, path, commit }))
         }
-        Look::Dirty => {
-            // Before the question: an answer of another epoch is not given.
-            let permit = chain.reader.permit(clock::now())?;
-            let question = chain.ask(|ticket| Input::Read { ticket, key: key.clone() });
-            let answer = deadline.bound(question).await.ok_or_else(late)??;
-            match answer.reply {
-                Reply::Serve { position, commit } => {
-                    Ok(Plan { position, permit, path: ReadPath::AskedTail, commit })
-                }
-                Reply::Refused(error) => Err(error),
-                other => Err(CallError::unavailable(format!("a read was answered with {other:?}"))),
-            }
-        }
-        Look::Refused(error) => Err(error),
+        Look::Dirty => None,
+        Look::Refused(error) => Some(Err(error)),
+    }
+}
+
+async fn ask_tail(chain: &Chain, key: &Key, deadline: Deadline) -> Result<Plan, CallError> {
+    // Before the question: an answer of another epoch is not given.
+    let permit = chain.reader.permit(clock::now())?;
+    let question = chain.ask(|ticket| Input::Read { ticket, key: key.clone() });
+    let answer = deadline.bound(question).await.ok_or_else(late)??;
+    match answer.reply {
+        Reply::Serve { position, commit } => Ok(Plan { position, permit, path: ReadPath::AskedTail, commit }),
+        Reply::Refused(error) => Err(error),
+        other => Err(CallError::unavailable(format!("a read was answered with {other:?}"))),
     }
 }
 

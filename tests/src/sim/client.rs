@@ -240,9 +240,9 @@ impl World {
         Bytes::from(format!("u{index}-{number}"))
     }
 
-    /// A node that this client asks; half of the time the same one as all others.
+    /// A node that this client asks; half of the time the one that had the last fault.
     fn favourite(&mut self, index: usize) -> Place {
-        let machine = if self.random.random_bool(0.5) { 0 } else { index };
+        let machine = if self.random.random_bool(0.5) { self.nemesis.victim } else { index };
         Place::Node(machine % self.machines.len())
     }
 

@@ -61,7 +61,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new(setup: &Setup, random: &mut StdRng) -> Self {
         let error = setup.clock_error_ppm;
-        let error = if random.random_bool(0.5) {
+        let error = if random.random_bool(0.2) {
             random.random_range(-error..=error)
         } else if random.random_bool(0.5) {
             error

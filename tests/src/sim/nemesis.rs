@@ -47,6 +47,8 @@ pub(super) struct Nemesis {
     mourns: Option<NodeId>,
     /// Until when faults are under way, at the latest.
     busy_until: At,
+    /// Where the last fault was, if it was at one machine: what goes wrong is seen there.
+    pub(super) victim: usize,
     /// Whom an operator has removed: such a process stays out until it is started again.
     removed: BTreeSet<NodeId>,
 }
@@ -182,9 +184,11 @@ impl World {
             _ => None,
         };
         let running = self.running();
-        wanted
+        let machine = wanted
             .filter(|machine| running.contains(machine))
-            .or_else(|| running.choose(&mut self.random).copied())
+            .or_else(|| running.choose(&mut self.random).copied())?;
+        self.nemesis.victim = machine;
+        Some(machine)
     }
 
     /// The machine that is a node of the newest view, if it still has that node's disk.

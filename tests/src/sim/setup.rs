@@ -65,8 +65,14 @@ impl Setup {
         let machines = *[1, 2, 3, 3, 3, 3, 4, 4, 5].choose(r).expect("not empty");
         let started = if machines > 2 && r.random_bool(0.3) { machines - 1 } else { machines };
         let collects_tombstones = r.random_bool(0.3);
-        let replica = replica(r, collects_tombstones);
+        let mut replica = replica(r, collects_tombstones);
         let faults = faults(r);
+        if faults.contains(&Fault::FastClock) && r.random_bool(0.5) {
+            // The further clocks drift apart while a lease lasts, the more shows what does not reckon with it.
+            replica.clock_error_ppm = 50_000;
+            replica.lease = millis(r, 700, 1_500);
+            replica.ping_interval = replica.lease.mul_f64(r.random_range(0.15..0.33));
+        }
         let clock_error_ppm = if faults.contains(&Fault::FastClock) {
             i64::from(replica.clock_error_ppm)
         } else {
@@ -76,9 +82,9 @@ impl Setup {
             seed,
             machines,
             started,
-            clients: r.random_range(2..=6),
-            keys: r.random_range(2..=8),
-            think: if r.random_bool(0.5) { millis(r, 5, 300) } else { millis(r, 100, 3_000) },
+            clients: r.random_range(2..=8),
+            keys: if r.random_bool(0.4) { 2 } else { r.random_range(2..=8) },
+            think: if r.random_bool(0.5) { millis(r, 4, 200) } else { millis(r, 100, 3_000) },
             patience: millis(r, 120, 5_000),
             fixed_reads: if r.random_bool(0.5) { r.random_range(0.0..0.9) } else { 0.0 },
             deletions: if collects_tombstones { r.random_range(0.1..0.5) } else { r.random_range(0.0..0.3) },

@@ -1,0 +1,203 @@
+//! Many calls on one stream to a node: what waits leaves together, and each answer goes to whoever waits for it.
+//!
+//! Never retries and never judges: a session that ends tells everyone who waits how it ended. What had not left yet is
+//! told apart, since it was certainly not applied.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use craq_proto::{ClusterId, convert::Header, key::MESSAGE_BYTES_MAX, wire};
+use futures::{Stream, stream::unfold};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, transport::Channel};
+use wire::{kv_client::KvClient, session_answer::Answer, session_call::Call};
+
+/// Most calls in one message.
+const CALLS_MAX: usize = 1_024;
+/// No more calls are put into a message that has so many bytes of keys and values.
+const CALLS_BYTES: usize = 256 * 1024;
+
+/// One stream to one node.
+#[derive(Debug)]
+pub(crate) struct Session {
+    queue: mpsc::UnboundedSender<Waiting>,
+    pending: Arc<Mutex<Pending>>,
+    last: AtomicU64,
+}
+
+/// An answer, and who says so.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) epoch: u64,
+    pub(crate) answer: Answer,
+}
+
+/// Why no answer comes.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// The session had ended before the call left.
+    Unsent,
+    /// The session has ended.
+    Ended(Status),
+}
+
+type Outcome = Result<Answered, Lost>;
+
+/// A call that has not left yet.
+#[derive(Debug)]
+struct Waiting {
+    call: wire::SessionCall,
+    caller: oneshot::Sender<Outcome>,
+}
+
+/// Who waits for which answer.
+#[derive(Debug, Default)]
+struct Pending {
+    callers: HashMap<u64, oneshot::Sender<Outcome>>,
+    is_over: bool,
+}
+
+impl Session {
+    /// Begins a session. `header` says which chain it is about. Must be called on a tokio runtime.
+    pub(crate) fn open(channel: Channel, header: wire::Header) -> Self {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let calls = Calls { waiting, first: None, pending: Arc::clone(&pending), header };
+        tokio::spawn(converse(channel, calls.messages(), Arc::clone(&pending)));
+        Self { queue, pending, last: AtomicU64::new(0) }
+    }
+
+    /// Makes a call, and waits for the answer. A caller that goes away leaves nothing behind.
+    pub(crate) async fn call(&self, epoch: u64, timeout_ms: u64, call: Call) -> Outcome {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (caller, answer) = oneshot::channel();
+        let call = wire::SessionCall { id, epoch, timeout_ms, call: Some(call) };
+        if self.queue.send(Waiting { call, caller }).is_err() {
+            return Err(Lost::Unsent);
+        }
+        let mut departure = Departure { session: self, id, is_answered: false };
+        let outcome = answer.await;
+        departure.is_answered = true;
+        outcome.unwrap_or(Err(Lost::Unsent))
+    }
+}
+
+/// Forgets a caller that does not wait any longer.
+struct Departure<'a> {
+    session: &'a Session,
+    id: u64,
+    is_answered: bool,
+}
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.session.pending.lock().callers.remove(&self.id);
+        }
+    }
+}
+
+/// What is to be sent.
+struct Calls {
+    waiting: mpsc::UnboundedReceiver<Waiting>,
+    /// It had no room in the message before.
+    first: Option<Waiting>,
+    pending: Arc<Mutex<Pending>>,
+    header: wire::Header,
+}
+
+impl Calls {
+    fn messages(self) -> impl Stream<Item = wire::SessionRequest> + Send {
+        unfold(self, |mut calls| async move { Some((calls.next().await?, calls)) })
+    }
+
+    /// The next message, as soon as a call waits; none: the session is over, or nobody can call any more.
+    async fn next(&mut self) -> Option<wire::SessionRequest> {
+        let mut next = match self.first.take() {
+            Some(first) => Some(first),
+            None => Some(self.waiting.recv().await?),
+        };
+        let mut bytes = 0;
+        let mut calls = Vec::new();
+        let mut pending = self.pending.lock();
+        while let Some(Waiting { call, caller }) = next.take() {
+            bytes += weight(&call);
+            if !calls.is_empty() && (bytes > CALLS_BYTES || calls.len() == CALLS_MAX) {
+                self.first = Some(Waiting { call, caller });
+                break;
+            }
+            if pending.is_over {
+                // Its callers are told by the end of this stream.
+                return None;
+            }
+            if !caller.is_closed() {
+                pending.callers.insert(call.id, caller);
+                calls.push(call);
+            }
+            next = self.waiting.try_recv().ok();
+        }
+        Some(wire::SessionRequest { header: Some(self.header.clone()), calls })
+    }
+}
+
+fn weight(call: &wire::SessionCall) -> usize {
+    match &call.call {
+        Some(Call::Read(read)) => read.key.len(),
+        Some(Call::Write(write)) => write.key.len() + write.value.len(),
+        Some(Call::Delete(delete)) => delete.key.len(),
+        None => 0,
+    }
+}
+
+/// Sends what there is to send and passes the answers on, until the stream ends.
+async fn converse(
+    channel: Channel,
+    messages: impl Stream<Item = wire::SessionRequest> + Send + 'static,
+    pending: Arc<Mutex<Pending>>,
+) {
+    let mut client = KvClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let end = match client.session(messages).await {
+        Ok(replies) => listen(replies.into_inner(), &pending).await,
+        Err(status) => status,
+    };
+    let callers = {
+        let mut pending = pending.lock();
+        pending.is_over = true;
+        std::mem::take(&mut pending.callers)
+    };
+    for caller in callers.into_values() {
+        // Whoever has gone need not know.
+        let _ = caller.send(Err(Lost::Ended(end.clone())));
+    }
+}
+
+/// Returns how the stream ended.
+async fn listen(mut replies: tonic::Streaming<wire::SessionReply>, pending: &Mutex<Pending>) -> Status {
+    loop {
+        let reply = match replies.message().await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return Status::unavailable("the node has ended the session"),
+            Err(status) => return status,
+        };
+        let header = match Header::try_from(reply.header) {
+            Ok(header) => header,
+            Err(malformed) => return Status::unknown(malformed.to_string()),
+        };
+        let mut pending = pending.lock();
+        for wire::SessionAnswer { id, epoch, answer } in reply.answers {
+            if let (Some(caller), Some(answer)) = (pending.callers.remove(&id), answer) {
+                // Whoever has gone need not know.
+                let _ = caller.send(Ok(Answered { cluster: header.cluster, epoch, answer }));
+            }
+        }
+    }
+}

@@ -21,6 +21,7 @@ mod partitions;
 mod pauses;
 mod regressions;
 mod restarts;
+mod sessions;
 mod stops;
 mod support;
 mod transfer;

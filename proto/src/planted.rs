@@ -55,6 +55,9 @@ compile_error!(
      (simulations that must be fast have the profile `sim`)"
 );
 
+/// Whether bugs can be planted at all: what only they need is not done otherwise.
+pub const POSSIBLE: bool = cfg!(feature = "planted");
+
 macro_rules! bugs {
     ($($doc:literal $list:ident { $($bug:ident [$rule:literal] $what:literal)* })*) => {
         /// A bug that can be planted. Each says what it breaks.

@@ -10,14 +10,16 @@ use std::{
     io,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use ::redb::{
     Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase,
     StorageBackend, StorageError, TableDefinition, TableError, WriteTransaction,
 };
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use super::{Backend, Batch, Change, Snapshot, StoreError, Table, backend::Visit};
 
@@ -27,6 +29,8 @@ pub const CACHE_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
 /// A backend in a redb file. Only one process can have the file open.
 pub struct Redb {
     database: Database,
+    /// The newest state, for all who read: opening a transaction and a table costs more than a lookup.
+    newest: ArcSwap<Newest>,
     size: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What failed first; after that nothing is done any more.
     failed: OnceLock<String>,
@@ -42,7 +46,7 @@ impl Redb {
         let database = database.map_err(|error| refuse(path, error))?;
         let path = path.to_owned();
         let size = move || path.metadata().map_or(0, |metadata| metadata.len());
-        Ok(Self { database, size: Box::new(size), failed: OnceLock::new() })
+        Self::new(database, Box::new(size)).map_err(|error| translate(&error))
     }
 
     /// Opens what is stored there, or creates it. For storage that is no plain file, and for tests that let it fail.
@@ -50,7 +54,12 @@ impl Redb {
         let database = builder(cache_bytes).create_with_backend(storage.clone());
         let database = database.map_err(|error| refuse(Path::new("(storage)"), error))?;
         let size = move || storage.len().unwrap_or_default();
-        Ok(Self { database, size: Box::new(size), failed: OnceLock::new() })
+        Self::new(database, Box::new(size)).map_err(|error| translate(&error))
+    }
+
+    fn new(database: Database, size: Box<dyn Fn() -> u64 + Send + Sync>) -> Result<Self, ::redb::Error> {
+        let newest = ArcSwap::from_pointee(Newest::of(&database)?);
+        Ok(Self { database, newest, size, failed: OnceLock::new() })
     }
 
     /// Runs one operation, unless an earlier one has failed.
@@ -72,16 +81,18 @@ impl Backend for Redb {
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_quick_repair(true);
             write(&transaction, &batch)?;
-            Ok(transaction.commit()?)
+            transaction.commit()?;
+            self.newest.store(Arc::new(Newest::of(&self.database)?));
+            Ok(())
         })
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.run(|| lookup(&self.database.begin_read()?, table, key))
+        self.run(|| self.newest.load().get(table, key))
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        self.run(|| Ok(Box::new(Still(self.database.begin_read()?)) as Box<dyn Snapshot>))
+        self.run(|| Ok(Box::new(Still(self.newest.load_full())) as Box<dyn Snapshot>))
     }
 
     fn is_volatile(&self) -> bool {
@@ -99,16 +110,41 @@ impl std::fmt::Debug for Redb {
     }
 }
 
-/// A snapshot: a read transaction, which keeps the pages of its state from being used again.
-struct Still(ReadTransaction);
+/// A state, with the tables that have been read in it.
+struct Newest {
+    transaction: ReadTransaction,
+    tables: RwLock<BTreeMap<Table, ReadOnlyTable<Key, Key>>>,
+}
+
+impl Newest {
+    fn of(database: &Database) -> Result<Self, ::redb::Error> {
+        Ok(Self { transaction: database.begin_read()?, tables: RwLock::default() })
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, ::redb::Error> {
+        let copy = |found: &ReadOnlyTable<Key, Key>| {
+            Ok(found.get(key)?.map(|value| Bytes::copy_from_slice(value.value())))
+        };
+        if let Some(open) = self.tables.read().get(&table) {
+            return copy(open);
+        }
+        let Some(open) = readable(&self.transaction, table)? else { return Ok(None) };
+        let found = copy(&open);
+        self.tables.write().insert(table, open);
+        found
+    }
+}
+
+/// A snapshot: a state whose pages are not used again as long as this is there.
+struct Still(Arc<Newest>);
 
 impl Snapshot for Still {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        lookup(&self.0, table, key).map_err(|error| translate(&error))
+        self.0.get(table, key).map_err(|error| translate(&error))
     }
 
     fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, visit: Visit<'_>) -> Result<(), StoreError> {
-        scan(&self.0, table, from, to, visit).map_err(|error| translate(&error))
+        scan(&self.0.transaction, table, from, to, visit).map_err(|error| translate(&error))
     }
 }
 
@@ -189,11 +225,6 @@ fn readable(
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn lookup(transaction: &ReadTransaction, table: Table, key: &[u8]) -> Result<Option<Bytes>, ::redb::Error> {
-    let Some(table) = readable(transaction, table)? else { return Ok(None) };
-    Ok(table.get(key)?.map(|value| Bytes::copy_from_slice(value.value())))
 }
 
 fn scan(

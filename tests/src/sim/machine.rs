@@ -20,7 +20,7 @@ use craq_proto::{
     ChainId, Incarnation, NodeId, Row, Time,
     planted::{self, Bug},
 };
-use rand::{RngExt, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use uuid::Uuid;
 
 use super::{
@@ -59,14 +59,13 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(setup: &Setup, random: &mut StdRng) -> Self {
-        let error = setup.clock_error_ppm;
-        let error = if random.random_bool(0.2) {
-            random.random_range(-error..=error)
-        } else if random.random_bool(0.5) {
-            error
-        } else {
-            -error
+    pub(super) fn new(setup: &Setup, index: usize, random: &mut StdRng) -> Self {
+        let most = setup.clock_error_ppm;
+        let error = match setup.slowest {
+            Some(slowest) if slowest == index => -most,
+            Some(_) => most,
+            None if random.random_bool(0.3) => random.random_range(-most..=most),
+            None => *[most, -most].choose(random).expect("not empty"),
         };
         Self {
             disk: Disk::new(setup.disk),

@@ -365,6 +365,9 @@ impl World {
         let id = self.next_id();
         let by = self.time(Duration::from_millis(2), Duration::from_millis(600));
         note!(self, Place::World, "slow", "{id}: {a}-{b} by {by:?}");
+        if let (Place::Node(a), Place::Node(b)) = (a, b) {
+            self.nemesis.victim = if self.random.random_bool(0.5) { a } else { b };
+        }
         self.network.slow(id, a, b, by);
         self.schedule(lasts, Event::Nemesis(Move::Mend(id)));
     }

@@ -43,6 +43,8 @@ pub struct Setup {
     pub stragglers: f64,
     /// Clocks err by up to this.
     pub clock_error_ppm: i64,
+    /// This machine's clock is the slowest that there may be, and all others are the fastest.
+    pub slowest: Option<usize>,
     /// Tombstones are collected soon, so that versions of a key may begin again.
     pub collects_tombstones: bool,
     /// What may happen.
@@ -67,11 +69,15 @@ impl Setup {
         let collects_tombstones = r.random_bool(0.3);
         let mut replica = replica(r, collects_tombstones);
         let faults = faults(r);
+        let mut failure_timeout = millis(r, 300, 1_500);
+        let mut slowest = None;
         if faults.contains(&Fault::FastClock) && r.random_bool(0.5) {
             // The further clocks drift apart while a lease lasts, the more shows what does not reckon with it.
             replica.clock_error_ppm = 50_000;
-            replica.lease = millis(r, 700, 1_500);
+            replica.lease = millis(r, 1_000, 1_500);
             replica.ping_interval = replica.lease.mul_f64(r.random_range(0.15..0.33));
+            failure_timeout = millis(r, 300, 600);
+            slowest = Some(r.random_range(0..machines));
         }
         let clock_error_ppm = if faults.contains(&Fault::FastClock) {
             i64::from(replica.clock_error_ppm)
@@ -88,12 +94,13 @@ impl Setup {
             patience: millis(r, 120, 5_000),
             fixed_reads: if r.random_bool(0.5) { r.random_range(0.0..0.9) } else { 0.0 },
             deletions: if collects_tombstones { r.random_range(0.1..0.5) } else { r.random_range(0.0..0.3) },
-            failure_timeout: millis(r, 300, 1_500),
+            failure_timeout,
             disk: if r.random_bool(0.1) { DiskKind::Redb } else { DiskKind::Model },
             disk_micros: span(r, 50, 3_000),
             delay_micros: span(r, 20, 3_000),
             stragglers: if r.random_bool(0.5) { r.random_range(0.0..0.05) } else { 0.0 },
             clock_error_ppm,
+            slowest,
             collects_tombstones,
             faults,
             fault_interval: millis(r, 200, 4_000),

@@ -172,7 +172,7 @@ impl World {
     pub(super) fn new(setup: Setup, trace: Trace) -> Self {
         // Not the stream of numbers from which the setup was drawn.
         let mut random = StdRng::seed_from_u64(setup.seed ^ 0x9e37_79b9_7f4a_7c15);
-        let machines = (0..setup.machines).map(|_| Machine::new(&setup, &mut random)).collect();
+        let machines = (0..setup.machines).map(|index| Machine::new(&setup, index, &mut random)).collect();
         let network = Network::new(setup.delay_micros, setup.stragglers);
         let clients = (0..setup.clients).map(|_| Client::new(&mut random)).collect();
         Self {

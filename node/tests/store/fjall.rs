@@ -222,7 +222,7 @@ fn a_store_that_outgrows_memory_and_journal_keeps_everything() {
         }
         store.apply(batch).expect("apply");
     }
-    let is_there = |n: u32| n % 2 == 0 || n + 10 >= BATCHES;
+    let is_there = |n: u32| n.is_multiple_of(2) || n + 10 >= BATCHES;
     let check = |store: &Fjall| {
         for n in 0..BATCHES {
             assert!(get(store, 1, key(n)) == is_there(n).then(|| value(n)), "row {n}");

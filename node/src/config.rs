@@ -15,7 +15,7 @@ use crate::{error::NodeError, replica::event as replica};
 pub enum StoreKind {
     /// In a file, by redb. The faster one to read, and the one that takes the same time for every write.
     Redb,
-    /// In a directory, by fjall, an LSM tree. The faster one to write; reads take longer.
+    /// In a directory, by fjall, an LSM tree. The faster one for small batches of writes; reads take longer.
     #[cfg(feature = "fjall")]
     Fjall,
     /// In memory. A restarted node comes back as a new one, from nothing.

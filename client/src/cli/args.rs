@@ -326,7 +326,7 @@ pub(crate) struct PlaygroundArgs {
 pub(crate) enum Store {
     /// On disk, for many reads.
     Redb,
-    /// On disk, for many writes.
+    /// On disk, for many small writes.
     Fjall,
     /// In memory.
     Memory,

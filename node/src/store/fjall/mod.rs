@@ -1,4 +1,4 @@
-//! The durable backend for many writes: a directory of fjall's, an LSM tree. The only module that names fjall.
+//! The durable backend for many small writes: a directory of fjall's, an LSM tree. The only module that names fjall.
 //!
 //! Every batch is one batch of fjall's journal, synced (`fdatasync`) before it is done. Flushing and compaction happen in
 //! threads of fjall's own. After a failed write or sync fjall takes no batch any more, and neither does this.

@@ -1,6 +1,9 @@
 //! From the flags to a node that serves.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, process::ExitCode, sync::Arc, thread, time::Instant};
+use std::{
+    collections::BTreeMap, io, net::SocketAddr, path::Path, process::ExitCode, sync::Arc, thread,
+    time::Instant,
+};
 
 use craq_proto::{ChainId, ClusterId, convert::uuid_bytes, wire};
 use tokio::{
@@ -27,6 +30,9 @@ use crate::{
     stop::{self, Serving},
     store::{Backend, ChainStore, Memory, Redb, Store, Writer, backend::StoreError},
 };
+
+#[cfg(feature = "fjall")]
+use crate::store::Fjall;
 
 /// The whole life of a `craq-node` process: log, panic hook, store, runtime, node.
 pub fn start(config: &Config) -> ExitCode {
@@ -58,16 +64,21 @@ fn open(config: &Config) -> Result<Arc<dyn Backend>, NodeError> {
     config.check()?;
     match config.store {
         StoreKind::Memory => Ok(Arc::new(Memory::new())),
-        StoreKind::Redb => Ok(Arc::new(open_file(config)?)),
+        StoreKind::Redb => open_file(config, Redb::open),
+        #[cfg(feature = "fjall")]
+        StoreKind::Fjall => open_file(config, Fjall::open),
     }
 }
 
 /// Opens the file, waiting a little if that is refused: a process that was killed a moment ago may still hold it.
-fn open_file(config: &Config) -> Result<Redb, NodeError> {
+fn open_file<B: Backend>(
+    config: &Config,
+    open: impl Fn(&Path, usize) -> Result<B, StoreError>,
+) -> Result<Arc<dyn Backend>, NodeError> {
     let began = Instant::now();
     loop {
-        match Redb::open(&config.file, config.cache_size) {
-            Ok(redb) => return Ok(redb),
+        match open(&config.file, config.cache_size) {
+            Ok(backend) => return Ok(Arc::new(backend)),
             Err(StoreError::Open(_)) if began.elapsed() < STORE_WAIT => thread::sleep(STORE_WAIT / 40),
             Err(source) => return Err(NodeError::Open { path: config.file.clone(), source }),
         }

@@ -4,6 +4,8 @@
 
 use std::{path::Path, sync::Arc};
 
+#[cfg(feature = "fjall")]
+use craq_node::store::Fjall;
 use craq_node::store::{Backend, Memory, Redb};
 use craq_storetest::{Subject, conformance};
 use tempfile::TempDir;
@@ -13,6 +15,9 @@ use tempfile::TempDir;
 mod example;
 #[path = "store/failing.rs"]
 mod failing;
+#[cfg(feature = "fjall")]
+#[path = "store/fjall.rs"]
+mod fjall;
 #[path = "store/killed.rs"]
 mod killed;
 #[path = "store/opening.rs"]
@@ -22,6 +27,15 @@ mod torn;
 
 /// Small, so that tests also read what is not cached.
 const CACHE_BYTES: usize = 1 << 20;
+
+type Opener = fn(&Path) -> Arc<dyn Backend>;
+
+/// The durable backends, and how each is opened.
+const OPENERS: &[(&str, Opener)] = &[
+    ("redb", |path| Arc::new(Redb::open(path, CACHE_BYTES).expect("open"))),
+    #[cfg(feature = "fjall")]
+    ("fjall", |path| Arc::new(Fjall::open(path, CACHE_BYTES).expect("open"))),
+];
 
 struct InMemory;
 
@@ -34,11 +48,11 @@ impl Subject for InMemory {
 /// A file in a directory of its own.
 struct OnDisk {
     directory: TempDir,
-    open: fn(&Path) -> Arc<dyn Backend>,
+    open: Opener,
 }
 
 impl OnDisk {
-    fn new(open: fn(&Path) -> Arc<dyn Backend>) -> Self {
+    fn new(open: Opener) -> Self {
         Self { directory: tempfile::tempdir().expect("a directory"), open }
     }
 }
@@ -51,4 +65,6 @@ impl Subject for OnDisk {
 
 conformance!(in_memory, InMemory);
 conformance!(in_redb, OnDisk::new(|path| Arc::new(Redb::open(path, CACHE_BYTES).expect("open"))));
+#[cfg(feature = "fjall")]
+conformance!(in_fjall, OnDisk::new(|path| Arc::new(Fjall::open(path, CACHE_BYTES).expect("open"))));
 conformance!(in_example, OnDisk::new(|path| Arc::new(example::Journal::open(path).expect("open"))));

@@ -22,8 +22,17 @@ const PURE: [&str; 7] = [
 ];
 
 /// What a pure module never names.
-const IMPURE: [&str; 8] =
-    ["tokio::", "tonic::", "redb::", "std::fs", "std::net", "std::thread", "Instant::now", "SystemTime"];
+const IMPURE: [&str; 9] = [
+    "tokio::",
+    "tonic::",
+    "redb::",
+    "fjall::",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()

@@ -324,8 +324,10 @@ pub(crate) struct PlaygroundArgs {
 /// Where nodes keep their data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Store {
-    /// On disk.
+    /// On disk, for many reads.
     Redb,
+    /// On disk, for many small writes.
+    Fjall,
     /// In memory.
     Memory,
 }
@@ -334,6 +336,7 @@ impl Store {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Redb => "redb",
+            Self::Fjall => "fjall",
             Self::Memory => "memory",
         }
     }

@@ -1,6 +1,6 @@
 //! What a node keeps on stable storage.
 //!
-//! - [`backend`]: the contract of a storage backend; [`memory`] and [`redb`] fulfil it, and `craq-storetest` checks it.
+//! - [`backend`]: the contract of a storage backend; [`memory`], [`redb`] and `fjall` fulfil it, and `craq-storetest` checks it.
 //! - [`directory`]: the node's one store: who it is, and which chains are in it.
 //! - [`chain_store`]: one chain's log, meta records and request outcomes, laid out on any backend; [`recover`] is how
 //!   they are read back at a start.
@@ -14,6 +14,8 @@ pub mod backend;
 pub mod chain_store;
 pub mod directory;
 pub mod encoding;
+#[cfg(feature = "fjall")]
+pub mod fjall;
 mod guard;
 pub mod memory;
 mod records;
@@ -24,6 +26,8 @@ pub mod writer;
 pub use backend::{Backend, Batch, Change, Snapshot, StoreError, Table};
 pub use chain_store::{ChainSnapshot, ChainStore};
 pub use directory::{Identity, Store};
+#[cfg(feature = "fjall")]
+pub use fjall::Fjall;
 pub use memory::Memory;
 pub use recover::Meta;
 pub use redb::Redb;

@@ -1,4 +1,4 @@
-//! The durable backend: a redb file. The only file that names redb.
+//! The durable backend that is the default: a redb file. The only file that names redb.
 //!
 //! Every commit is immediate and two-phase, with quick repair: a file of any size opens at once after a crash. The mode is
 //! never mixed, since redb guards a two-phase commit that follows a one-phase one by checksums alone.
@@ -41,6 +41,13 @@ impl Redb {
     ///
     /// Fails with [`StoreError::Open`] if the file is not a redb file, is open in another process, or may not be written.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        #[cfg(feature = "fjall")]
+        if super::fjall::is_store(path) {
+            let shown = path.display();
+            return Err(StoreError::Open(format!(
+                "{shown} is a store of fjall: open it with --store fjall, or name another --file"
+            )));
+        }
         let database =
             if path.exists() { builder(cache_bytes).open(path) } else { create(path, cache_bytes) };
         let database = database.map_err(|error| refuse(path, error))?;

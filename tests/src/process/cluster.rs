@@ -76,7 +76,7 @@ impl Cluster {
             public: listen.clone(),
             listen,
             coordinator: self.coordinator_address.clone(),
-            file: self.dir.path().join(format!("node-{}.redb", self.nodes.len())),
+            file: self.dir.path().join(format!("node-{}.{}", self.nodes.len(), self.store.as_str())),
             store: self.store,
             flags: self.node_flags.clone(),
             prefix: vec![],
@@ -173,7 +173,7 @@ impl Cluster {
     /// As [`Cluster::start_node`], for one that may end before it listens.
     pub fn launch_node(&mut self, node: usize) {
         let spec = &self.nodes[node].spec;
-        let store = if spec.store == Store::Memory { "memory" } else { "redb" };
+        let store = spec.store.as_str();
         let file = spec.file.display().to_string();
         let mut arguments: Vec<String> =
             ["-a", &spec.listen, "-p", &spec.public, "-c", &spec.coordinator, "-f", &file, "--store", store]
@@ -194,7 +194,8 @@ impl Cluster {
     /// Takes a dead node's data away.
     pub fn wipe(&mut self, node: usize) {
         assert!(self.nodes[node].child.is_none(), "a running node is not wiped");
-        let _ = std::fs::remove_file(&self.nodes[node].spec.file);
+        let file = &self.nodes[node].spec.file;
+        let _ = if file.is_dir() { std::fs::remove_dir_all(file) } else { std::fs::remove_file(file) };
     }
 
     /// Waits until a process that was asked to stop, or has to, is gone; brings how it ended.

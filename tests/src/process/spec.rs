@@ -24,8 +24,22 @@ pub struct Binaries {
 pub enum Store {
     /// In a file.
     Redb,
+    /// In a directory.
+    Fjall,
     /// In memory.
     Memory,
+}
+
+impl Store {
+    /// As `--store` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redb => "redb",
+            Self::Fjall => "fjall",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// How one node is started.

@@ -8,7 +8,7 @@ use std::{
 
 use craq_tests::{
     load::{Load, Plan, is_pinned},
-    process::{Cluster, NodeSpec},
+    process::{Cluster, NodeSpec, Store},
 };
 
 use crate::support::{cluster, figure, load_as, longest_gap, progress, turn, verdict};
@@ -80,19 +80,28 @@ async fn a_node_whose_file_cannot_grow_stops_and_the_chain_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_is_full_stops_and_the_chain_goes_on() {
+    full_disk(Store::Redb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_on_fjall_whose_disk_is_full_stops_and_the_chain_goes_on() {
+    full_disk(Store::Fjall).await;
+}
+
+async fn full_disk(store: Store) {
     let _turn = turn().await;
     let disk = match SmallDisk::mount("12m") {
         Ok(disk) => disk,
         Err(why) => return println!("SKIPPED: a full disk needs the right to mount one: {why}"),
     };
-    let file = disk.0.path().join("node.redb");
+    let file = disk.0.path().join("node");
     let small = move |index: usize, spec: &mut NodeSpec| {
         if index == FAILING {
             spec.file.clone_from(&file);
         }
     };
-    let cluster = cluster().each(small).start().await;
-    let elsewhere: PathBuf = cluster.dir().join("good.redb");
+    let cluster = cluster().store(store).each(small).start().await;
+    let elsewhere: PathBuf = cluster.dir().join("good");
     until_the_disk_fails("a full disk", cluster, || (), |spec| spec.file = elsewhere).await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use craq_proto::Role;
 use craq_tests::{
     load::{Load, is_pinned},
-    process::{Cluster, PATIENCE, wait::wait_for},
+    process::{Cluster, PATIENCE, Store, wait::wait_for},
 };
 
 use crate::support::{Figures, cluster, figure, load, progress, rounds, some_time, turn, verdict};
@@ -26,8 +26,12 @@ async fn writable_again(load: &Load, from: Duration) -> Duration {
 
 /// Kills the node in this place again and again, and restarts it with its data.
 async fn killed_in_every_state(nodes: usize, role: Role) {
+    killed_on(Store::Redb, nodes, role).await;
+}
+
+async fn killed_on(store: Store, nodes: usize, role: Role) {
     let _turn = turn().await;
-    let mut cluster = cluster().nodes(nodes).start().await;
+    let mut cluster = cluster().nodes(nodes).store(store).start().await;
     let load = load(&cluster).await;
     progress(&load, 50).await;
     let (mut writable, mut whole) = (Figures::default(), Figures::default());
@@ -81,11 +85,30 @@ async fn nothing_is_lost_and_nothing_stale_when_a_single_node_is_killed() {
     killed_in_every_state(1, Role::Single).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_stale_when_a_single_node_on_fjall_is_killed() {
+    killed_on(Store::Fjall, 1, Role::Single).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_stale_when_the_head_on_fjall_is_killed() {
+    killed_on(Store::Fjall, 3, Role::Head).await;
+}
+
 /// Kills a node while it is being brought up, from nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_joining_node_may_be_killed_at_any_moment() {
+    joining_killed_on(Store::Redb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joining_node_on_fjall_may_be_killed_at_any_moment() {
+    joining_killed_on(Store::Fjall).await;
+}
+
+async fn joining_killed_on(store: Store) {
     let _turn = turn().await;
-    let mut cluster = cluster().nodes(2).start().await;
+    let mut cluster = cluster().nodes(2).store(store).start().await;
     let spec = cluster.new_spec();
     let joining = cluster.add(spec);
     let load = load(&cluster).await;

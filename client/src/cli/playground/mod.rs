@@ -126,7 +126,7 @@ impl Cluster {
         store: &str,
     ) -> anyhow::Result<()> {
         let name = format!("node-{number}");
-        let file = directory.join(format!("{name}.redb"));
+        let file = directory.join(format!("{name}.{store}"));
         let coordinator = self.coordinator.as_ref().map(Process::address).unwrap_or_default();
         let args = [
             "--listen".as_ref(),

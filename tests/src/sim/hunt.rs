@@ -61,7 +61,8 @@ pub fn page(found: &[Found], duration: Duration) -> String {
          (`proto/src/planted.rs` has the list, and the reasons for what is not in it). The whole-cluster simulation runs\n\
          with each of them, seed by seed, until something is found to be wrong. This page is written by that run:\n\n\
          ```sh\n\
-         cargo run --profile sim -p craq-tests --features planted --bin simulate -- --planted all --page tests/PLANTED.md\n\
+         cargo run --profile sim -p craq-tests --features planted --bin simulate -- \\\n\
+         \u{20}   --planted all --seconds 100 --page tests/PLANTED.md\n\
          ```\n\n",
     );
     let caught: Vec<u64> = found.iter().filter_map(|found| Some(found.by.as_ref()?.0 + 1)).collect();
@@ -85,5 +86,26 @@ pub fn page(found: &[Found], duration: Duration) -> String {
         };
         let _ = writeln!(page, "| `{}` | {} | {} | {seeds} | {check} |", bug.name(), bug.rule(), bug.what());
     }
+    page.push_str(ELSEWHERE);
+    let elsewhere = [
+        (Bug::SCHEDULED, "only with views that no coordinator makes: random schedules of one chain find it"),
+        (
+            Bug::RARE,
+            "only when an operator accepts a loss, or a message is late by several views: golden scripts",
+        ),
+        (Bug::REDUNDANT, "never: another rule stands behind the broken one"),
+    ];
+    for (bugs, seen) in elsewhere {
+        for bug in bugs {
+            let _ = writeln!(page, "| `{}` | {} | {} | {seen} |", bug.name(), bug.rule(), bug.what());
+        }
+    }
     page
 }
+
+const ELSEWHERE: &str = "\n## Not seen by the clients of a whole cluster\n\n\
+    Random schedules of one chain have a test that finds theirs within 1,000 seeds, too:\n\n\
+    ```sh\n\
+    cargo test -p craq-node --lib --features planted -- --nocapture schedules_find\n\
+    ```\n\n\
+    | bug | rule | what it breaks | seen |\n| --- | --- | --- | --- |\n";

@@ -5,8 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use craq_client::Consistency;
 
-use super::keys::Distribution;
-use crate::cli::args::consistency;
+use super::{
+    super::args::{Store, consistency},
+    keys::Distribution,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +51,11 @@ pub(crate) enum BenchCommand {
     /// A condition that is false is a conflict, not an error. In the end all counters are added up: an increment that was
     /// acknowledged and is missing, or is there twice, is told and exits with 9.
     Cas(LoadArgs),
+    /// The measurements of the CRAQ paper (figures 4 to 9), on clusters of its own on this machine.
+    ///
+    /// Every node gets the same small share of CPU by a cgroup, since nodes that share a host's cores have nothing to gain
+    /// from each other. Writes DIR/paper.md and pictures. Where no cgroup can be made, it refuses; root can.
+    Paper(PaperArgs),
 }
 
 /// Settings of a load.
@@ -114,4 +121,30 @@ pub(crate) struct LoadArgs {
     /// Leave the keys there.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PaperArgs {
+    /// Where paper.md and the pictures go; made if it is missing.
+    #[arg(value_name = "DIR", default_value = "paper")]
+    pub(crate) directory: PathBuf,
+    /// Lengths of the chains.
+    #[arg(long, value_name = "N[,N]", value_delimiter = ',', default_value = "1,3,5,7")]
+    pub(crate) nodes: Vec<u16>,
+    /// The share of one core that each node gets, in percent, at least 10 [default: half of this machine's cores, divided
+    /// among the longest chain].
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) cap: Option<u32>,
+    /// The measured time of each figure.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// Readers at once.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) clients: u32,
+    /// Where the nodes keep their data; the paper's kept it in memory.
+    #[arg(long, value_enum, default_value = "memory")]
+    pub(crate) store: Store,
+    /// A smoke run: chains of 1 and 3, half a second for each figure. Its figures say nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
 }

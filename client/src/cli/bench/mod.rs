@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod machine;
 mod operation;
+mod paper;
 mod plan;
 mod plot;
 mod print;
@@ -39,6 +40,7 @@ pub(crate) async fn bench(globals: &Globals, args: BenchArgs) -> anyhow::Result<
         BenchCommand::Mixed(load) => (Workload::Mixed, load),
         BenchCommand::Scan(load) => (Workload::Scan, load),
         BenchCommand::Cas(load) => (Workload::Cas, load),
+        BenchCommand::Paper(paper) => return Box::pin(paper::run(paper)).await,
     };
     let plan = Plan::new(workload, load, globals).map_err(usage)?;
     let mut globals = globals.clone();

@@ -255,6 +255,7 @@ mod tests {
             BenchCommand::Mixed(load) => (Workload::Mixed, load),
             BenchCommand::Scan(load) => (Workload::Scan, load),
             BenchCommand::Cas(load) => (Workload::Cas, load),
+            BenchCommand::Paper(_) => panic!("no load"),
         };
         Plan::new(workload, load, &args.globals)
     }

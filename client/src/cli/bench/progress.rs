@@ -33,6 +33,11 @@ impl Progress {
         Self::on(ProgressDrawTarget::stderr(), name, steps)
     }
 
+    /// A bar that is never drawn.
+    pub(super) fn hidden() -> Self {
+        Self::on(ProgressDrawTarget::hidden(), "", 0)
+    }
+
     fn on(target: ProgressDrawTarget, name: &str, steps: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(steps), target);
         if let Ok(style) = ProgressStyle::with_template("{prefix} {elapsed_precise} {bar:30} {msg}") {

@@ -152,7 +152,7 @@ impl RoundReport {
             clients: round.clients,
             connections: round.connections,
             round: number,
-            measured_s: thousandths(seconds),
+            measured_s: thousandths(seconds * 1e3) / 1e3,
             ended_early: round.ended_early,
             all: KindReport::new(&tally.all(), seconds),
             kinds: kinds.map(|(kind, counts)| (kind.as_str(), KindReport::new(counts, seconds))).collect(),

@@ -11,7 +11,10 @@ use craq_tests::process::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{binaries, cluster, figure, turn};
+use crate::{
+    command_line::shipped,
+    support::{binaries, cluster, figure, turn},
+};
 
 /// A short measurement of few keys.
 const SHORT: [&str; 8] = ["--keys", "200", "--duration", "1s", "--warmup", "200ms", "--clients", "8"];
@@ -211,6 +214,37 @@ async fn ctrl_c_ends_it_early_with_the_figures_so_far() {
     assert_eq!(round["ended_early"], true);
     assert!((0.1..5.0).contains(&number(round, "/measured_s")), "{round}");
     consistent(round);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_papers_measurements_make_a_page_with_pictures_or_say_why_they_cannot() {
+    let _turn = turn().await;
+    let (dir, craq) = shipped();
+    let page = dir.path().join("page");
+    let mut command = Command::new(craq);
+    command.args(["bench", "paper", "--quick"]).arg(&page).stdin(Stdio::null());
+    let output = run(command).await;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if stderr.contains("no cgroup can be made here") {
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        return figure("bench paper", "refused: no cgroup can be made here");
+    }
+    ended(&output, 0);
+    let all: Value = serde_json::from_slice(&fs::read(page.join("paper.json")).unwrap()).unwrap();
+    let lengths: Vec<_> =
+        all.as_array().unwrap().iter().map(|chain| chain["nodes"].as_u64().unwrap()).collect();
+    assert_eq!(lengths, [1, 3]);
+    for chain in all.as_array().unwrap() {
+        for what in ["reads", "reads_at_tail", "writes", "test_and_set", "idle_reads", "idle_writes"] {
+            assert!(number(&chain[what], "/operations") > 0.0, "{what} of {chain}");
+        }
+    }
+    let text = fs::read_to_string(page.join("paper.md")).unwrap();
+    for picture in ["reads.svg", "writes.svg", "reads-under-writes.svg", "paths.svg"] {
+        assert!(text.contains(picture), "{text}");
+        let svg = fs::read_to_string(page.join(picture)).unwrap();
+        assert!(roxmltree::Document::parse(&svg).is_ok(), "{svg}");
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ What the figures mean:
   host or its neighbours were the limit; when the host is all but busy, the figure is one of CPU per operation.
   Nodes count reads since their start, whoever asks: keep other clients away while measuring.
 
-Exit codes: as all commands; 9 if a read brought a wrong value or a counted write was lost.";
+Exit codes: as all commands; 9 if a read brought a wrong value or none, or a counted write was lost.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -121,8 +121,12 @@ pub(super) struct Trouble {
 
 /// A value that is not what was written for its key.
 pub(super) const WRONG_VALUE: &str = "wrong_value";
+/// A value that does not match its checksum.
+const CORRUPT: &str = "corrupt";
 /// A key that was written and is not there.
 pub(super) const MISSING: &str = "missing";
+/// What no store may answer.
+pub(super) const WRONG: [&str; 3] = [WRONG_VALUE, CORRUPT, MISSING];
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
@@ -134,7 +138,7 @@ impl From<Error> for Trouble {
             Error::OutcomeUnknown { .. } => "outcome_unknown",
             Error::Invalid { .. } => "invalid",
             Error::Unreachable { .. } => "unreachable",
-            Error::Corrupt { .. } => "corrupt",
+            Error::Corrupt { .. } => CORRUPT,
             _ => "other",
         };
         Self { kind, message: error.to_string() }
@@ -206,8 +210,8 @@ impl Tally {
             }
             Ended::Conflict if within.ended => self.conflicts += 1,
             Ended::Conflict => {}
-            // A wrong value is told whenever it comes.
-            Ended::Badly(trouble) if within.began || within.ended || trouble.kind == WRONG_VALUE => {
+            // A wrong answer is told whenever it comes.
+            Ended::Badly(trouble) if within.began || within.ended || WRONG.contains(&trouble.kind) => {
                 *self.errors.entry(trouble.kind).or_default() += 1;
                 self.first_error.get_or_insert(trouble.message);
             }

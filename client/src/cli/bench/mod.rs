@@ -130,7 +130,7 @@ async fn rounds(plan: &Plan, instances: &[Client], nodes: &[String], stop: &Stop
 fn judge(report: &Report) -> anyhow::Result<()> {
     let wrong: u64 = report.rounds.iter().map(RoundReport::wrong_values).sum();
     let message = match report.counters {
-        _ if wrong > 0 => format!("{wrong} reads brought a wrong value"),
+        _ if wrong > 0 => format!("{wrong} reads brought a wrong value, or none where one was written"),
         Some(counters) if !counters.is_right() => {
             format!(
                 "{} increments were acknowledged, {} of unknown outcome, and {} are there",

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     counters::Questions,
-    figures::{Counts, LatencySummary, WRONG_VALUE},
+    figures::{Counts, LatencySummary, WRONG},
     load::Round,
     machine::Use,
     plan::{Nodes, Plan},
@@ -170,9 +170,9 @@ impl RoundReport {
         }
     }
 
-    /// Reads that brought a wrong value.
+    /// Reads that brought a wrong value, a damaged one, or none where one was written.
     pub(super) fn wrong_values(&self) -> u64 {
-        self.errors_by_kind.get(WRONG_VALUE).copied().unwrap_or_default()
+        WRONG.iter().filter_map(|kind| self.errors_by_kind.get(kind)).sum()
     }
 }
 
@@ -247,7 +247,7 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::bench::figures::{Ended, Kind, Success, Tally, Trouble, Within};
+    use crate::cli::bench::figures::{Ended, Kind, Success, Tally, Trouble, WRONG_VALUE, Within};
 
     /// A round of a second with so many reads, 250 µs each.
     pub(in crate::cli::bench) fn round(clients: u32, number: u32, reads: u64) -> RoundReport {

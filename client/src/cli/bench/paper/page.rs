@@ -48,79 +48,53 @@ fn series(name: impl Into<String>, points: impl Iterator<Item = (f64, f64)>) -> 
     Series { name: name.into(), points }
 }
 
+fn chart(title: &str, x: &str, y: &str, series: Vec<Series>) -> Chart {
+    let (title, x, y) = (title.to_owned(), x.to_owned(), y.to_owned());
+    Chart { title, x, y, log_x: false, log_y: false, series }
+}
+
 fn charts(all: &[Figures]) -> Vec<(&'static str, Chart)> {
     let by_length = |name: &str, of: fn(&Figures) -> &RoundReport| {
         series(name, all.iter().map(|figures| (f64::from(figures.nodes), of(figures).all.ops_per_s)))
     };
-    let by_writes = |name: String, at_zero: f64, mixed: &[Mixed], of: fn(&Mixed) -> f64| {
+    let reads =
+        vec![by_length("all nodes (CRAQ)", |f| &f.reads), by_length("tail alone (CR)", |f| &f.reads_at_tail)];
+    let writes = vec![by_length("writes", |f| &f.writes), by_length("test-and-set", |f| &f.test_and_set)];
+    let (beside, paths) = beside_writes(all);
+    let (reads_per_s, writes_per_s) = ("reads per second", "writes per second");
+    vec![
+        ("reads.svg", chart("strong reads, no writes", "nodes", reads_per_s, reads)),
+        ("writes.svg", chart("writes of one key", "nodes", "operations per second", writes)),
+        (
+            "reads-under-writes.svg",
+            chart("strong reads beside writes of the same key", writes_per_s, reads_per_s, beside),
+        ),
+        ("paths.svg", chart("clean and dirty reads", writes_per_s, reads_per_s, paths)),
+    ]
+}
+
+/// Reads against writes: for each length; and, of a chain of three if there is one, by how they were answered.
+fn beside_writes(all: &[Figures]) -> (Vec<Series>, Vec<Series>) {
+    let line = |name: String, at_zero: f64, mixed: &[Mixed], of: fn(&Mixed) -> f64| {
         let points = mixed.iter().map(move |mixed| (mixed.writes.all.ops_per_s, of(mixed)));
         series(name, [(0.0, at_zero)].into_iter().chain(points))
     };
-    let chart = |title: &str, x: &str, y: &str, series| Chart {
-        title: title.to_owned(),
-        x: x.to_owned(),
-        y: y.to_owned(),
-        log_x: false,
-        log_y: false,
-        series,
-    };
     let reads_of = |mixed: &Mixed| mixed.reads.all.ops_per_s;
-    let mut under_writes: Vec<Series> = all
-        .iter()
-        .map(|f| {
-            by_writes(format!("CRAQ-{}", f.nodes), f.reads.all.ops_per_s, &f.reads_under_writes, reads_of)
-        })
-        .collect();
-    let three = all.iter().find(|figures| figures.nodes == 3).or(all.last());
-    let mut paths = vec![];
-    if let Some(f) = three {
-        let name = format!("CR-{}", f.nodes);
-        let clean_at_zero = f.reads.all.ops_per_s;
-        under_writes.push(by_writes(
-            name,
-            f.reads_at_tail.all.ops_per_s,
-            &f.reads_at_tail_under_writes,
-            reads_of,
-        ));
-        paths = vec![
-            by_writes("all".to_owned(), clean_at_zero, &f.reads_under_writes, reads_of),
-            by_writes("clean".to_owned(), clean_at_zero, &f.reads_under_writes, |m| reads_of_path(m).0),
-            by_writes("dirty".to_owned(), 0.0, &f.reads_under_writes, |m| reads_of_path(m).1),
-        ];
-    }
-    vec![
-        (
-            "reads.svg",
-            chart(
-                "strong reads, no writes",
-                "nodes",
-                "reads per second",
-                vec![
-                    by_length("all nodes (CRAQ)", |f| &f.reads),
-                    by_length("tail alone (CR)", |f| &f.reads_at_tail),
-                ],
-            ),
-        ),
-        (
-            "writes.svg",
-            chart(
-                "writes of one key",
-                "nodes",
-                "operations per second",
-                vec![by_length("writes", |f| &f.writes), by_length("test-and-set", |f| &f.test_and_set)],
-            ),
-        ),
-        (
-            "reads-under-writes.svg",
-            chart(
-                "strong reads beside writes of the same key",
-                "writes per second",
-                "reads per second",
-                under_writes,
-            ),
-        ),
-        ("paths.svg", chart("clean and dirty reads", "writes per second", "reads per second", paths)),
-    ]
+    let at_all = |f: &Figures| {
+        line(format!("CRAQ-{}", f.nodes), f.reads.all.ops_per_s, &f.reads_under_writes, reads_of)
+    };
+    let mut beside: Vec<Series> = all.iter().map(at_all).collect();
+    let Some(f) = all.iter().find(|figures| figures.nodes == 3).or(all.last()) else {
+        return (beside, vec![]);
+    };
+    let (alone, tail) = (f.reads.all.ops_per_s, f.reads_at_tail.all.ops_per_s);
+    beside.push(line(format!("CR-{}", f.nodes), tail, &f.reads_at_tail_under_writes, reads_of));
+    let paths = vec![
+        line("all".to_owned(), alone, &f.reads_under_writes, reads_of),
+        line("clean".to_owned(), alone, &f.reads_under_writes, |mixed| reads_of_path(mixed).0),
+        line("dirty".to_owned(), 0.0, &f.reads_under_writes, |mixed| reads_of_path(mixed).1),
+    ];
+    (beside, paths)
 }
 
 /// Clean and dirty reads per second.

@@ -56,7 +56,7 @@ pub(crate) struct Globals {
     /// each member in turn.)
     #[arg(short = 'n', long = "node", env = "CRAQ_NODE", value_name = "ADDR", global = true)]
     pub(crate) at_node: Option<String>,
-    /// How long the command may take (`list`: each page).
+    /// How long the command may take (`list`: each page; `bench`: each operation).
     #[arg(long, env = "CRAQ_TIMEOUT", value_name = "TIME", default_value = "5s", global = true,
           value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,

@@ -59,9 +59,6 @@ pub(crate) enum BenchCommand {
 }
 
 /// Settings of a load.
-///
-/// Its keys are PREFIX and a number. They are written first, and deleted in the end unless --keep or --no-load is given;
-/// what was under these names before is gone. Two runs at once need two prefixes.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct LoadArgs {
     /// How many clients at once; a list (1,8,64) makes the rounds with each.
@@ -112,13 +109,15 @@ pub(crate) struct LoadArgs {
     /// Which keys are chosen comes from this number; which call meets which does not.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// What its keys begin with.
+    /// What its keys begin with; a number follows. Whatever was under these names before is overwritten, and deleted in the
+    /// end. Two runs at once need two prefixes.
     #[arg(long, value_name = "TEXT", default_value = "craq-bench/")]
     pub(crate) prefix: String,
-    /// The keys are there already, from a run with --keep and the same --prefix, --keys and --value-size; they stay.
+    /// Do not write every key once before the first round: they are there already, from a run with --keep and the same
+    /// --prefix, --keys and --value-size. They stay.
     #[arg(long)]
     pub(crate) no_load: bool,
-    /// Leave the keys there.
+    /// Leave the keys there [default: they are deleted in the end, after Ctrl-C and after errors too].
     #[arg(long)]
     pub(crate) keep: bool,
 }

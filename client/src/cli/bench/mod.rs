@@ -120,7 +120,7 @@ async fn rounds(plan: &Plan, instances: &[Client], nodes: &[String], stop: &Stop
         true => Some(CounterCheck {
             acknowledged: increments.0,
             unknown: increments.1,
-            found: setup::sum(&plan.keys, client).await?.saturating_sub(before),
+            found: setup::sum(&plan.keys, client).await?.wrapping_sub(before),
         }),
     };
     Ok(Report::new(plan, reports, counters))

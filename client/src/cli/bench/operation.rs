@@ -80,7 +80,7 @@ impl Tools {
             Err(trouble) => return Ended::Badly(trouble),
         };
         let counter = read.value.as_deref().and_then(Keys::counter).unwrap_or_default();
-        let value = self.keys.counted(number, counter + 1, &self.noise);
+        let value = self.keys.counted(number, counter.wrapping_add(1), &self.noise);
         let condition = Condition::Version(read.version);
         match self.client.write_if(self.keys.name(number), value, condition).await {
             Ok(_) => Ended::Well(Success { keys: 1, bytes, verified: 1, read: Some((read.path, read.node)) }),

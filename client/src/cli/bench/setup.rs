@@ -87,14 +87,14 @@ pub(super) async fn clean_up(keys: &Keys, client: &Client) {
     }
 }
 
-/// The sum of all counters.
+/// The sum of all counters, modulo 2^64: values that another load has left there count from anywhere.
 pub(super) async fn sum(keys: &Keys, client: &Client) -> anyhow::Result<u64> {
     let range = Range::between(keys.name(0), keys.name(keys.count));
     let items = client.scan(range, Options::new());
     pin_mut!(items);
-    let mut sum = 0;
+    let mut sum = 0_u64;
     while let Some(item) = items.try_next().await.context("cannot add up the counters")? {
-        sum += Keys::counter(&item.value).unwrap_or_default();
+        sum = sum.wrapping_add(Keys::counter(&item.value).unwrap_or_default());
     }
     Ok(sum)
 }

@@ -30,7 +30,7 @@ use args::{BenchArgs, BenchCommand};
 use plan::{Nodes, Plan, Workload};
 use progress::Progress;
 use report::{CounterCheck, Report, RoundReport};
-use stop::Stop;
+use stop::{Second, Stop};
 
 /// Measures what was asked for.
 pub(crate) async fn bench(globals: &Globals, args: BenchArgs) -> anyhow::Result<()> {
@@ -48,7 +48,7 @@ pub(crate) async fn bench(globals: &Globals, args: BenchArgs) -> anyhow::Result<
         // That is no address to start from.
         globals.at_node = None;
     }
-    let (stop, _listener) = Stop::listen();
+    let (stop, _listener) = Stop::listen(Second::Exits)?;
     let report = Box::pin(measure(&globals, &plan, &stop)).await?;
     let mut output = Output::new(&globals);
     print::print(&mut output, &report)?;

@@ -15,6 +15,7 @@ use super::report::Report;
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 420;
+const LEGEND_WIDTH: u32 = 150;
 /// Colours that can be told apart by everybody (Okabe and Ito). A series' line has one that nothing else in the picture
 /// has.
 const COLOURS: [RGBColor; 6] = [
@@ -91,7 +92,8 @@ pub(super) fn svg(charts: &[Chart]) -> anyhow::Result<String> {
         let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw: {error}");
         area.fill(&WHITE).map_err(|error| failed(&error))?;
         for (part, chart) in area.split_evenly((charts.len(), 1)).iter().zip(charts) {
-            draw(part, chart).map_err(|error| failed(&error))?;
+            let (left, right) = part.split_horizontally(WIDTH - LEGEND_WIDTH);
+            draw(&left, chart).and_then(|()| legend(&right, chart)).map_err(|error| failed(&error))?;
         }
         area.present().map_err(|error| failed(&error))?;
     }
@@ -148,18 +150,17 @@ where
         .draw()?;
     for (series, colour) in chart.series.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);
-        context
-            .draw_series(LineSeries::new(series.points.iter().copied(), style).point_size(3))?
-            .label(&series.name)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 2), (x + 16, y + 2)], colour.filled()));
+        context.draw_series(LineSeries::new(series.points.iter().copied(), style).point_size(3))?;
     }
-    if chart.series.len() > 1 {
-        context
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK)
-            .draw()?;
+    Ok(())
+}
+
+/// What the colours mean, beside the lines.
+fn legend<'a>(area: &Area<'a>, chart: &Chart) -> Drawn<'a> {
+    for ((series, colour), row) in chart.series.iter().zip(COLOURS.iter().cycle()).zip(0_i32..) {
+        let y = 48 + 22 * row;
+        area.draw(&Rectangle::new([(4, y - 2), (22, y + 2)], colour.filled()))?;
+        area.draw(&Text::new(series.name.clone(), (28, y - 7), ("sans-serif", 14)))?;
     }
     Ok(())
 }

@@ -1,8 +1,12 @@
-//! Ctrl-C: the first ends a measurement early, and its figures are printed; the second ends the process at once.
+//! Ctrl-C, or SIGTERM: the first ends a measurement early, and its figures are printed; the second ends the process.
 
-use std::process;
+use std::{io, process};
 
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::AbortHandle,
+};
 
 /// As a shell reports a process that SIGINT ended.
 const INTERRUPTED: i32 = 130;
@@ -11,7 +15,16 @@ const INTERRUPTED: i32 = 130;
 #[derive(Debug, Clone)]
 pub(super) struct Stop(watch::Receiver<bool>);
 
-/// Listens for Ctrl-C until it is dropped.
+/// What a second signal does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Second {
+    /// Ends the process at once; what was loaded stays.
+    Exits,
+    /// Nothing: children have to be stopped.
+    Waits,
+}
+
+/// Listens until it is dropped.
 #[derive(Debug)]
 pub(super) struct Listener(AbortHandle);
 
@@ -22,22 +35,27 @@ impl Drop for Listener {
 }
 
 impl Stop {
-    /// From now on, Ctrl-C asks instead of killing.
-    pub(super) fn listen() -> (Self, Listener) {
+    /// From now on, signals ask instead of killing.
+    pub(super) fn listen(second: Second) -> io::Result<(Self, Listener)> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
         let (sender, receiver) = watch::channel(false);
         let task = tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_err() {
-                // Then nobody can ask; the sender stays, so that nobody believes it.
-                return std::future::pending().await;
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                match (sender.send_replace(true), second) {
+                    (false, Second::Exits) => {
+                        eprintln!("ending early; once more leaves everything as it is");
+                    }
+                    (true, Second::Exits) => process::exit(INTERRUPTED),
+                    (_, Second::Waits) => eprintln!("ending early"),
+                }
             }
-            let _ = sender.send(true);
-            eprintln!("ending early; Ctrl-C again leaves everything as it is");
-            if tokio::signal::ctrl_c().await.is_ok() {
-                process::exit(INTERRUPTED);
-            }
-            drop(sender);
         });
-        (Self(receiver), Listener(task.abort_handle()))
+        Ok((Self(receiver), Listener(task.abort_handle())))
     }
 
     pub(super) fn is_requested(&self) -> bool {

@@ -9,10 +9,13 @@ mod page;
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use craq_client::{Client, proto::View};
 
-use super::{args::PaperArgs, stop::Stop};
+use super::{
+    args::PaperArgs,
+    stop::{Second, Stop},
+};
 use crate::cli::{
     exit::usage,
     playground::{Cluster, Place, beside},
@@ -42,14 +45,16 @@ pub(super) async fn run(args: &PaperArgs) -> anyhow::Result<()> {
     let mut cap = Cap::prepare(percent)?;
     let duration = if args.quick { QUICK_DURATION } else { args.duration };
     let settings = Settings { duration, clients: args.clients, quick: args.quick };
-    let (stop, _listener) = Stop::listen();
+    let (stop, _listener) = Stop::listen(Second::Waits)?;
     let mut all = Vec::new();
     for nodes in lengths {
         let place = Place::new(None)?;
         let mut cluster = Cluster::default();
-        let outcome =
-            Box::pin(chain(nodes, &mut cluster, &place, &mut cap, settings, &stop, args.store.as_str()));
-        let outcome = outcome.await;
+        let store = args.store.as_str();
+        let outcome = tokio::select! {
+            outcome = Box::pin(chain(nodes, &mut cluster, &place, &mut cap, settings, &stop, store)) => outcome,
+            () = stop.requested() => Err(anyhow!("ended early")),
+        };
         cluster.stop().await;
         cap.clear();
         place.leave();

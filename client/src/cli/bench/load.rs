@@ -31,6 +31,8 @@ use super::{
 
 /// A client's rest after an error, so that a dead cluster is not asked in a frenzy.
 const PAUSE: Duration = Duration::from_millis(5);
+/// What was due so shortly before the end, in nanoseconds, still begins after it: it has hardly waited.
+const GRACE_NANOS: u64 = 10_000_000;
 /// Tallies that the clients share: few, since a histogram is large; several, so that they seldom wait for each other.
 const TALLIES: usize = 8;
 
@@ -173,11 +175,11 @@ impl Lane {
             let kind = self.next_kind();
             let now = shared.window.now();
             let end = shared.window.end();
-            if now >= end {
-                if shared.queue.is_none() {
-                    return;
-                }
-                // Due in time, and nobody was free.
+            if now >= end && shared.queue.is_none() {
+                return;
+            }
+            // Due in time, and nobody was free.
+            if now >= end && began + GRACE_NANOS < now {
                 if shared.window.contains(began) {
                     self.tally().not_begun(kind, Duration::from_nanos(end - began));
                 }

@@ -254,3 +254,64 @@ fn latencies(text: &mut String, all: &[Figures]) {
               5.75 / 7.26 / 7.88 |\n";
     *text += "| paper, 6 | | 4.51 / 4.93 / 5.01 | | | 20.65 / 21.66 / 22.09 |\n";
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{
+        args::{Args, Command},
+        bench::{args::BenchCommand, report::tests::round},
+    };
+
+    fn figures(nodes: u16, reads: u64) -> Figures {
+        let of = |operations| round(50, 1, operations);
+        let mixed = |reads| vec![Mixed { due_per_s: 10, reads: of(reads), writes: of(10) }];
+        Figures {
+            nodes,
+            reads: of(reads),
+            reads_at_tail: of(100),
+            writes: of(20),
+            test_and_set: of(5),
+            idle_reads: of(8),
+            idle_writes: of(9),
+            reads_under_writes: mixed(reads / 2),
+            reads_at_tail_under_writes: mixed(75),
+        }
+    }
+
+    #[test]
+    fn the_page_sets_our_figures_beside_the_papers() {
+        let args = Args::try_parse_from(["craq", "bench", "paper", "--store", "redb"]).unwrap();
+        let Command::Bench(bench) = args.command else { panic!("another command") };
+        let BenchCommand::Paper(args) = bench.command else { panic!("another bench") };
+        let settings = Settings { duration: args.duration, clients: 50, quick: false };
+        let text = text(&args, 20, settings, &[figures(1, 100), figures(3, 300)]);
+        for line in [
+            "| 1 | 100 | 100 | 1.0 | - | - | - |",
+            "| 3 | 300 | 100 | 3.0 | 59882 | 2.9 | - |",
+            "| 3 | 20 | 5 | 5514 | 776 |",
+            "| 3 | 10 | 150 | 50 | 0 | 50 | 4 | 75 | 75 |",
+            "| 3 | 0.25 / 0.25 / 0.25 |",
+            "craq bench paper --nodes 1,3 --cap 20 --duration 5s --clients 50 --store redb",
+        ] {
+            assert!(text.contains(line), "{line} is missing in {text}");
+        }
+        assert!(!text.contains("smoke run"));
+    }
+
+    #[test]
+    fn pictures_have_a_line_for_each_chain_and_one_for_the_tail() {
+        let all = [figures(1, 100), figures(3, 300), figures(5, 500)];
+        let lines: Vec<_> =
+            charts(&all).into_iter().map(|(name, chart)| (name, chart.series.len())).collect();
+        assert_eq!(
+            lines,
+            [("reads.svg", 2), ("writes.svg", 2), ("reads-under-writes.svg", 4), ("paths.svg", 3)]
+        );
+        let (_, beside) = charts(&all).swap_remove(2);
+        assert_eq!(beside.series[3].name, "CR-3");
+        assert_eq!(beside.series[1].points, [(0.0, 300.0), (10.0, 150.0)]);
+    }
+}

@@ -64,6 +64,11 @@ fn consistent(round: &Value) {
     let kinds = round["kinds"].as_object().unwrap();
     let sum: f64 = kinds.values().map(|kind| number(kind, "/operations")).sum();
     assert_eq!(sum, operations, "{round}");
+    // Each kind has gone on without a success for as long as all together, or longer.
+    assert!(
+        kinds.values().all(|kind| number(kind, "/longest_stall_ms") >= of("/longest_stall_ms")),
+        "{round}"
+    );
     let paths = of("/reads_by_path/clean") + of("/reads_by_path/dirty");
     let nodes: f64 = round["reads_by_node"].as_object().unwrap().values().filter_map(Value::as_f64).sum();
     assert_eq!(paths, nodes, "{round}");

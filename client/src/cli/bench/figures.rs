@@ -188,6 +188,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Nothing yet, of these kinds: one that never succeeds is told too.
+    pub(super) fn of(kinds: &[Kind]) -> Self {
+        Self { kinds: kinds.iter().map(|kind| (*kind, Counts::default())).collect(), ..Self::default() }
+    }
+
     /// Takes down an operation.
     pub(super) fn add(&mut self, kind: Kind, ended: Ended, latency: Duration, within: Within) {
         match ended {
@@ -265,26 +270,63 @@ fn merge<K: Ord>(into: &mut BTreeMap<K, u64>, from: BTreeMap<K, u64>) {
     }
 }
 
+/// The longest stalls: of all operations together, and of those of each kind.
+#[derive(Debug)]
+pub(super) struct Stalls {
+    all: Stall,
+    kinds: BTreeMap<Kind, Stall>,
+}
+
+impl Stalls {
+    /// The measured time begins, with operations of these kinds.
+    pub(super) fn starting(at: u64, kinds: &[Kind]) -> Self {
+        let kinds = kinds.iter().map(|kind| (*kind, Stall::starting(at))).collect();
+        Self { all: Stall::starting(at), kinds }
+    }
+
+    pub(super) fn success(&self, kind: Kind, at: u64) {
+        self.all.success(at);
+        if let Some(stall) = self.kinds.get(&kind) {
+            stall.success(at);
+        }
+    }
+
+    /// The measured time ends.
+    pub(super) fn end(&self, at: u64) -> LongestStalls {
+        let stalls = self.kinds.values().chain([&self.all]);
+        stalls.for_each(|stall| stall.success(at));
+        let kinds = self.kinds.iter().map(|(kind, stall)| (*kind, stall.longest())).collect();
+        LongestStalls { all: self.all.longest(), kinds }
+    }
+}
+
+/// How long nothing succeeded.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LongestStalls {
+    pub(super) all: Duration,
+    pub(super) kinds: BTreeMap<Kind, Duration>,
+}
+
 /// The longest time in which nothing succeeded. Times are nanoseconds since the round began.
 #[derive(Debug, Default)]
-pub(super) struct Stall {
+struct Stall {
     last: AtomicU64,
     longest: AtomicU64,
 }
 
 impl Stall {
     /// The measured time begins.
-    pub(super) fn starting(at: u64) -> Self {
+    fn starting(at: u64) -> Self {
         Self { last: AtomicU64::new(at), longest: AtomicU64::new(0) }
     }
 
     /// Something succeeded, or the measured time ends.
-    pub(super) fn success(&self, at: u64) {
+    fn success(&self, at: u64) {
         let last = self.last.fetch_max(at, Ordering::Relaxed);
         self.longest.fetch_max(at.saturating_sub(last), Ordering::Relaxed);
     }
 
-    pub(super) fn longest(&self) -> Duration {
+    fn longest(&self) -> Duration {
         Duration::from_nanos(self.longest.load(Ordering::Relaxed))
     }
 }
@@ -356,5 +398,15 @@ mod tests {
         assert_eq!(stall.longest(), Duration::from_nanos(40));
         stall.success(300);
         assert_eq!(stall.longest(), Duration::from_nanos(149), "the end of the measured time counts too");
+    }
+
+    #[test]
+    fn a_stall_of_the_writes_is_seen_behind_reads_that_go_on() {
+        let stalls = Stalls::starting(0, &[Kind::Read, Kind::Write]);
+        stalls.success(Kind::Write, 10);
+        (1..=10).for_each(|at| stalls.success(Kind::Read, 10 * at));
+        let longest = stalls.end(100);
+        let of = |kind| longest.kinds[&kind].as_nanos();
+        assert_eq!((longest.all.as_nanos(), of(Kind::Read), of(Kind::Write)), (10, 10, 90));
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     counters::{self, Questions},
-    figures::{Ended, Kind, Stall, Tally, Within},
+    figures::{Ended, Kind, LongestStalls, Stalls, Tally, Within},
     keys::Chooser,
     machine::{Ticks, Use},
     operation::Tools,
@@ -45,7 +45,7 @@ pub(super) struct Round {
     pub(super) measured: Duration,
     pub(super) ended_early: bool,
     pub(super) tally: Tally,
-    pub(super) longest_stall: Duration,
+    pub(super) longest_stalls: LongestStalls,
     pub(super) machine: Option<Use>,
     /// What the nodes counted meanwhile; none if they can't be asked, or one was started again.
     pub(super) counted: Option<Questions>,
@@ -59,7 +59,7 @@ struct Shared {
     read_ratio: f64,
     window: Arc<Window>,
     queue: Option<Queue>,
-    stall: Stall,
+    stalls: Stalls,
     tallies: Vec<Mutex<Tally>>,
     progress: Progress,
     incremented: AtomicU64,
@@ -80,7 +80,7 @@ pub(super) async fn round(
         workload: plan.workload,
         read_ratio: plan.read_ratio,
         queue: plan.rate.map(|rate| Queue::start(rate, Arc::clone(&window))),
-        stall: Stall::starting(window.start()),
+        stalls: Stalls::starting(window.start(), plan.kinds()),
         tallies: (0..TALLIES).map(|_| Mutex::default()).collect(),
         progress: progress.clone(),
         incremented: AtomicU64::new(0),
@@ -110,8 +110,8 @@ pub(super) async fn round(
         ended?;
     }
     watching.abort();
-    shared.stall.success(window.end());
-    let mut tally = Tally::default();
+    let longest_stalls = shared.stalls.end(window.end());
+    let mut tally = Tally::of(plan.kinds());
     for part in &shared.tallies {
         tally.merge(std::mem::take(&mut part.lock()));
     }
@@ -121,7 +121,7 @@ pub(super) async fn round(
         measured: window.measured(),
         ended_early: stop.is_requested(),
         tally,
-        longest_stall: shared.stall.longest(),
+        longest_stalls,
         machine,
         counted: before.zip(after).and_then(|(before, after)| counters::between(&before, &after)),
         increments: (shared.incremented.load(Ordering::Relaxed), shared.unclear.load(Ordering::Relaxed)),
@@ -217,7 +217,7 @@ impl Lane {
         let is_bad = match &ended {
             Ended::Well(_) => {
                 if within.ended {
-                    shared.stall.success(now);
+                    shared.stalls.success(kind, now);
                 }
                 if kind == Kind::Cas {
                     shared.incremented.fetch_add(1, Ordering::Relaxed);

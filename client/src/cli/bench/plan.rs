@@ -6,6 +6,7 @@ use craq_client::{Consistency, proto::key::VALUE_BYTES_CEILING};
 
 use super::{
     args::LoadArgs,
+    figures::Kind,
     keys::{COUNTED_BYTES_MIN, Distribution, Keys},
 };
 use crate::cli::args::Globals;
@@ -134,6 +135,17 @@ impl Plan {
         };
         plan.check_connections()?;
         Ok(plan)
+    }
+
+    /// The kinds of its operations.
+    pub(super) fn kinds(&self) -> &'static [Kind] {
+        match self.workload {
+            Workload::Write => &[Kind::Write],
+            Workload::Read => &[Kind::Read],
+            Workload::Mixed => &[Kind::Read, Kind::Write],
+            Workload::Scan => &[Kind::Scan],
+            Workload::Cas => &[Kind::Cas],
+        }
     }
 
     /// Operations under way at once with so many clients.

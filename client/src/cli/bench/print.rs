@@ -60,7 +60,7 @@ fn details(round: &RoundReport) -> String {
     if round.not_begun > 0 {
         line("not begun", format!("{} were due, and no client was free", round.not_begun));
     }
-    line("longest stall", format!("{} ms", round.longest_stall_ms));
+    line("longest stall", stalls(round));
     if round.values_verified > 0 {
         line("values read", format!("{}, all verified", round.values_verified));
     }
@@ -86,6 +86,16 @@ fn details(round: &RoundReport) -> String {
                 machine.client_cores, machine.host_busy_percent, machine.host_stolen_percent
             ),
         );
+    }
+    text
+}
+
+/// The longest stall; of each kind too, where there are several.
+fn stalls(round: &RoundReport) -> String {
+    let mut text = format!("{} ms", round.all.longest_stall_ms);
+    if round.kinds.len() > 1 {
+        let each = round.kinds.iter().map(|(kind, of)| format!("{kind}s {} ms", of.longest_stall_ms));
+        text += &format!(" ({})", each.collect::<Vec<_>>().join(", "));
     }
     text
 }
@@ -152,7 +162,7 @@ fn fields(report: &Report, round: &RoundReport) -> Vec<(&'static str, String)> {
         ("conflicts", round.conflicts.to_string()),
         ("values_verified", round.values_verified.to_string()),
         ("not_begun", round.not_begun.to_string()),
-        ("longest_stall_ms", round.longest_stall_ms.to_string()),
+        ("longest_stall_ms", round.all.longest_stall_ms.to_string()),
         ("reads_clean", round.reads_by_path.clean.to_string()),
         ("reads_dirty", round.reads_by_path.dirty.to_string()),
         ("reads_asked_tail", round.reads_by_path.asked_tail.to_string()),

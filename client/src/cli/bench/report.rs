@@ -1,13 +1,13 @@
 //! What a run says in the end, as objects. The names of the fields are a contract; units stand in them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use craq_client::Consistency;
 use serde::Serialize;
 
 use super::{
     counters::Questions,
-    figures::{Counts, LatencySummary, WRONG},
+    figures::{Counts, Kind, LatencySummary, WRONG},
     load::Round,
     machine::Use,
     plan::{Nodes, Plan},
@@ -68,12 +68,14 @@ pub(super) struct KindReport {
     pub(super) ops_per_s: f64,
     pub(super) keys_per_s: f64,
     pub(super) megabytes_per_s: f64,
+    /// The longest time in which none ended well.
+    pub(super) longest_stall_ms: f64,
     /// None: no operation began and ended well.
     pub(super) latency: Option<LatencySummary>,
 }
 
 impl KindReport {
-    fn new(counts: &Counts, seconds: f64) -> Self {
+    fn new(counts: &Counts, seconds: f64, stall: Duration) -> Self {
         let per_s = |number: u64| if seconds > 0.0 { tenths(number as f64 / seconds) } else { 0.0 };
         Self {
             operations: counts.operations,
@@ -84,6 +86,7 @@ impl KindReport {
             } else {
                 0.0
             },
+            longest_stall_ms: thousandths(stall.as_secs_f64() * 1e3),
             latency: counts.latencies.summary(),
         }
     }
@@ -132,7 +135,6 @@ pub(super) struct RoundReport {
     pub(super) values_verified: u64,
     /// With a rate: due in the measured time, and no client was free in it.
     pub(super) not_begun: u64,
-    pub(super) longest_stall_ms: f64,
     pub(super) reads_by_path: Paths,
     pub(super) reads_by_node: BTreeMap<String, u64>,
     /// Of all nodes together, whoever asked; none if unknown.
@@ -148,19 +150,22 @@ impl RoundReport {
         let path = |name: &str| tally.paths.get(name).copied().unwrap_or_default();
         let (asked_tail, at_tail) = (path("asked-tail"), path("at-tail"));
         let kinds = tally.kinds.iter();
+        let stalls = round.longest_stalls;
+        let of = |kind: Kind, counts: &Counts| {
+            KindReport::new(counts, seconds, stalls.kinds.get(&kind).copied().unwrap_or(stalls.all))
+        };
         Self {
             clients: round.clients,
             connections: round.connections,
             round: number,
             measured_s: thousandths(seconds * 1e3) / 1e3,
             ended_early: round.ended_early,
-            all: KindReport::new(&tally.all(), seconds),
-            kinds: kinds.map(|(kind, counts)| (kind.as_str(), KindReport::new(counts, seconds))).collect(),
+            all: KindReport::new(&tally.all(), seconds, stalls.all),
+            kinds: kinds.map(|(kind, counts)| (kind.as_str(), of(*kind, counts))).collect(),
             errors: tally.errors_total(),
             conflicts: tally.conflicts,
             values_verified: tally.verified,
             not_begun: tally.not_begun,
-            longest_stall_ms: thousandths(round.longest_stall.as_secs_f64() * 1e3),
             reads_by_path: Paths { clean: path("clean"), dirty: asked_tail + at_tail, asked_tail, at_tail },
             reads_by_node: tally.nodes,
             errors_by_kind: tally.errors,
@@ -244,10 +249,10 @@ impl fmt::Display for Mode {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::cli::bench::figures::{Ended, Kind, Success, Tally, Trouble, WRONG_VALUE, Within};
+    use crate::cli::bench::figures::{
+        Ended, Kind, LongestStalls, Success, Tally, Trouble, WRONG_VALUE, Within,
+    };
 
     /// A round of a second with so many reads, 250 µs each.
     pub(in crate::cli::bench) fn round(clients: u32, number: u32, reads: u64) -> RoundReport {
@@ -270,7 +275,7 @@ pub(super) mod tests {
             measured: Duration::from_secs(1),
             ended_early: false,
             tally,
-            longest_stall: Duration::from_micros(1_500),
+            longest_stalls: LongestStalls { all: Duration::from_micros(1_500), ..LongestStalls::default() },
             machine: None,
             counted: Some(Questions { questions_to_tail: 4, ..Questions::default() }),
             increments: (0, 0),

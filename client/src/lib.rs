@@ -82,7 +82,7 @@ pub use options::{Condition, Consistency, Options, TIMEOUT_DEFAULT};
 pub use outcome::{Item, Page, ReadOutcome, ReadPath, WriteOutcome};
 pub use request::{BadRequestToken, REQUEST_TEXT_CHARS_MAX, RequestToken};
 pub use scan::Range;
-pub use status::{ChainStatus, MemberStatus, SpareStatus, Status, json_number};
+pub use status::{ChainStatus, MemberStatus, ReadCounts, SpareStatus, Status, json_number};
 
 /// The half of the client that decides: where a request goes, whether it goes again, what is known of it in the end.
 /// For simulations, which drive it in virtual time; no stable interface.

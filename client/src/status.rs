@@ -62,6 +62,29 @@ pub struct MemberStatus {
     /// The highest committed sequence that it told; none if it told nothing.
     #[serde(serialize_with = "json_number_if_any")]
     pub commit: Option<u64>,
+    /// How it has answered reads since it started; none if it was not asked itself: see [`Client::status`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<ReadCounts>,
+}
+
+/// How one replica has answered reads of single keys since its process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ReadCounts {
+    /// Strong, of clean keys.
+    #[serde(serialize_with = "json_number")]
+    pub clean: u64,
+    /// Strong, of dirty keys: the tail was asked.
+    #[serde(serialize_with = "json_number")]
+    pub asked_tail: u64,
+    /// Strong, of dirty keys, by the tail itself.
+    #[serde(serialize_with = "json_number")]
+    pub at_tail: u64,
+    /// Eventual and bounded ones.
+    #[serde(serialize_with = "json_number")]
+    pub weak: u64,
+    /// Questions sent to the tail; reads that wait together share one, and pages of ranges may ask too.
+    #[serde(serialize_with = "json_number")]
+    pub questions: u64,
 }
 
 /// A registered node without a chain.
@@ -89,7 +112,8 @@ fn json_number_if_any<S: Serializer>(number: &Option<u64>, serializer: S) -> Res
 }
 
 impl Client {
-    /// The state of the cluster. Of the options, `timeout` and `node` (then only that node is asked) count.
+    /// The state of the cluster. Of the options, `timeout` and `node` count: then that node is asked instead of a
+    /// coordinator, and each member that it names tells of itself, [`MemberStatus::reads`] too.
     pub async fn status(&self, options: &Options) -> Result<Status, Error> {
         let until = self.begin(options)?;
         let shared = &self.shared;
@@ -136,6 +160,7 @@ impl Client {
                 let replica = told.as_ref().and_then(|told| told.replicas.iter().find(|r| r.chain == name));
                 member.alive = told.is_some();
                 member.commit = replica.map(|replica| replica.commit).or(member.commit);
+                member.reads = replica.and_then(|replica| replica.reads).map(read_counts);
             }))
             .await;
         }
@@ -234,6 +259,7 @@ fn chain_status(chain: wire::ChainStatus) -> ChainStatus {
         in_sync: member.in_sync,
         alive: member.alive,
         commit: member.replica.map(|replica| replica.commit),
+        reads: None,
     };
     ChainStatus {
         chain: chain.chain,
@@ -242,6 +268,11 @@ fn chain_status(chain: wire::ChainStatus) -> ChainStatus {
         learners: chain.learners.into_iter().map(member).collect(),
         reason: chain.reason,
     }
+}
+
+fn read_counts(counts: wire::ReadCounts) -> ReadCounts {
+    let wire::ReadCounts { clean, asked_tail, at_tail, weak, questions } = counts;
+    ReadCounts { clean, asked_tail, at_tail, weak, questions }
 }
 
 fn id(bytes: &[u8]) -> String {

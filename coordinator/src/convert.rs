@@ -155,6 +155,7 @@ fn replica_status(chain: &craq_proto::ChainId, state: ReplicaState) -> wire::Rep
         role: state.role,
         transfer_bytes: state.transfer_bytes,
         transfer_rows: state.transfer_rows,
+        reads: None,
     }
 }
 

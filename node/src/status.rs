@@ -17,7 +17,8 @@ use crate::{
 pub(crate) async fn replicas(chains: &Chains) -> Result<Vec<wire::ReplicaStatus>, CallError> {
     let mut replicas = Vec::with_capacity(chains.len());
     for chain in chains.values() {
-        replicas.push(replica(&chain.id, &chain.status().await?));
+        let reads = Some(chain.reads.to_wire());
+        replicas.push(wire::ReplicaStatus { reads, ..replica(&chain.id, &chain.status().await?) });
     }
     Ok(replicas)
 }
@@ -37,6 +38,7 @@ fn replica(chain: &ChainId, status: &Status) -> wire::ReplicaStatus {
         role: status.role.as_str().to_owned(),
         transfer_bytes: status.transfer_bytes,
         transfer_rows: status.transfer_rows,
+        reads: None,
     }
 }
 

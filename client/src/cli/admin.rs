@@ -59,7 +59,7 @@ struct Done {
 fn done(globals: &Globals, epoch: Epoch) -> anyhow::Result<()> {
     let mut output = Output::new(globals);
     match output.format() {
-        Format::Plain | Format::Table => output.line(format!("OK epoch={epoch}"))?,
+        Format::Plain | Format::Table | Format::Csv => output.line(format!("OK epoch={epoch}"))?,
         Format::Json => output.json(&Done { epoch: Number(epoch.0) })?,
     }
     output.finish()

@@ -5,6 +5,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use craq_client::{Consistency, RequestToken};
 
+use super::bench::args::BenchArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   craq write hello world                 write the value 'world'
@@ -37,7 +39,7 @@ pub(crate) struct Args {
 }
 
 /// Flags of all commands.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Flags of all commands")]
 pub(crate) struct Globals {
     /// Coordinators to start from; nodes will do as well [default: :1234, or the node if only one is given].
@@ -50,10 +52,11 @@ pub(crate) struct Globals {
         value_delimiter = ','
     )]
     pub(crate) coordinators: Vec<String>,
-    /// Read from exactly this node. Without a coordinator given, everything starts from it.
+    /// Read from exactly this node. Without a coordinator given, everything starts from it. (`bench`: `all` reads from
+    /// each member in turn.)
     #[arg(short = 'n', long = "node", env = "CRAQ_NODE", value_name = "ADDR", global = true)]
     pub(crate) at_node: Option<String>,
-    /// How long the command may take (`list`: each page).
+    /// How long the command may take (`list`: each page; `bench`: each operation).
     #[arg(long, env = "CRAQ_TIMEOUT", value_name = "TIME", default_value = "5s", global = true,
           value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
@@ -77,6 +80,8 @@ pub(crate) enum Format {
     Json,
     /// For people.
     Table,
+    /// For spreadsheets: `bench` only.
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +138,11 @@ pub(crate) enum Command {
     Chain(ChainArgs),
     /// Check what the cluster promises.
     Check(CheckArgs),
+    /// Measure how fast the cluster is.
+    ///
+    /// Runs clients in a loop for a fixed time and tells throughput, latencies, errors, the longest stall, how reads were
+    /// answered, and what the machine was busy with.
+    Bench(BenchArgs),
     /// Start a cluster on this machine, check it, and keep it running until Ctrl-C.
     ///
     /// Starts a coordinator and nodes from the binaries beside this one, on free ports. Writes a key, reads it at every
@@ -342,7 +352,7 @@ impl Store {
     }
 }
 
-fn consistency(text: &str) -> Result<Consistency, String> {
+pub(super) fn consistency(text: &str) -> Result<Consistency, String> {
     let expected = || "expected strong, eventual, or bounded:TIME such as bounded:500ms".to_owned();
     match text.split_once(':') {
         None if text == "strong" || text == "linearizable" => Ok(Consistency::Strong),

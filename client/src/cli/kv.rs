@@ -70,7 +70,7 @@ pub(crate) async fn read(globals: &Globals, args: ReadArgs) -> anyhow::Result<()
             output.line(encoding.plain(value))?;
         }
         Format::Json => output.json(&ReadJson::new(encoding, &key, value, &read))?,
-        Format::Table => {
+        Format::Table | Format::Csv => {
             let row =
                 [encoding.table(&key), encoding.table(value), read.version.to_string(), read.seq.to_string()];
             output.table(
@@ -110,7 +110,7 @@ fn changed(globals: &Globals, key: &[u8], outcome: &WriteOutcome) -> anyhow::Res
     match output.format() {
         Format::Plain => output.line(format!("OK version={}", outcome.version))?,
         Format::Json => output.json(&WriteJson::new(output.encoding, key, outcome))?,
-        Format::Table => {
+        Format::Table | Format::Csv => {
             let numbers =
                 [outcome.version.0, outcome.seq.0, outcome.epoch.0].map(|number| number.to_string());
             let [version, seq, epoch] = numbers;

@@ -53,12 +53,12 @@ fn print(output: &mut Output, page: &Page, keys_only: bool) -> anyhow::Result<()
             .items
             .iter()
             .try_for_each(|item| output.json(&ItemJson::new(encoding, item, page, keys_only))),
-        Format::Table if page.items.is_empty() => Ok(()),
-        Format::Table if keys_only => {
+        Format::Table | Format::Csv if page.items.is_empty() => Ok(()),
+        Format::Table | Format::Csv if keys_only => {
             let row = |item: &Item| [encoding.table(&item.key), item.version.to_string()];
             output.table(["key", "version"], page.items.iter().map(row))
         }
-        Format::Table => {
+        Format::Table | Format::Csv => {
             let row = |item: &Item| {
                 [encoding.table(&item.key), encoding.table(&item.value), item.version.to_string()]
             };

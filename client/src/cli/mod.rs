@@ -4,6 +4,7 @@
 
 mod admin;
 mod args;
+mod bench;
 mod check;
 mod encoding;
 mod exit;
@@ -18,14 +19,19 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{Args, Command, Globals};
+use args::{Args, Command, Format, Globals};
 use output::Output;
 
 /// Parses the arguments, does what they say, and brings the exit code.
 pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
     start_log();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // One thread is enough, and starts at once; a load needs all cores.
+    let mut builder = match &args.command {
+        Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&error.into()),
     };
@@ -39,7 +45,11 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn run(Args { globals, command }: Args) -> anyhow::Result<()> {
+    if globals.format == Some(Format::Csv) && !matches!(command, Command::Bench(_)) {
+        return Err(exit::usage("-o csv is for `craq bench`"));
+    }
     match command {
+        Command::Bench(args) => Box::pin(bench::bench(&globals, args)).await,
         Command::Write(args) => kv::write(&globals, args).await,
         Command::Read(args) => kv::read(&globals, args).await,
         Command::Delete(args) => kv::delete(&globals, args).await,

@@ -16,7 +16,7 @@ pub(crate) async fn status(globals: &Globals) -> anyhow::Result<()> {
     match output.format_for_people() {
         Format::Plain => plain(&mut output, &status)?,
         Format::Json => output.json(&status)?,
-        Format::Table => table(&mut output, &status)?,
+        Format::Table | Format::Csv => table(&mut output, &status)?,
     }
     output.finish()
 }

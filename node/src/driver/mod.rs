@@ -5,6 +5,7 @@
 //! the sender wait, so that no two queues can wait for each other; it is bounded by what is under way.
 //! Never here: decisions of the protocol. See [`turn`] for the loop.
 
+mod counts;
 mod observe;
 mod turn;
 
@@ -86,6 +87,8 @@ pub(crate) struct Chain {
     pub(crate) reader: Reader,
     /// The chain's part of the store, to read.
     pub(crate) store: ChainStore,
+    /// How reads were answered.
+    pub(crate) reads: counts::ReadCounts,
     inputs: mpsc::Sender<Event>,
     notices: mpsc::UnboundedSender<Event>,
     views: watch::Receiver<Option<Arc<View>>>,
@@ -116,6 +119,7 @@ pub(crate) fn start(id: ChainId, replica: Replica, store: ChainStore, parts: Par
         id,
         reader,
         store,
+        reads: counts::ReadCounts::default(),
         inputs,
         notices,
         views,

@@ -145,7 +145,7 @@ impl Peers {
         let chain = Arc::clone(chain);
         tokio::spawn(async move {
             // Answers to parts of a question are all given after it was asked, so the newest of their commits is one.
-            let parts = pieces(&keys).into_iter();
+            let parts = pieces(&keys).into_iter().inspect(|_| chain.reads.asked());
             let asked = parts.map(|part| peers.ask_tail_once(&chain.id, &tail, epoch, part));
             let answer = match timeout(QUESTION_TIMEOUT, try_join_all(asked)).await {
                 Ok(Ok(answers)) => Some(join(answers)),

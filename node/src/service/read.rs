@@ -61,7 +61,11 @@ pub(super) async fn read(
     loop {
         let refused = match attempt(chain, key, fresh, deadline).await {
             Err(error) if error.kind == ErrorKind::Unavailable => error,
-            decided => return decided,
+            Ok(answer) => {
+                chain.reads.answered(answer.path, fresh.strong);
+                return Ok(answer);
+            }
+            refused => return refused,
         };
         if !patience.wait().await {
             return Err(with_newest_view(chain, refused));

@@ -35,7 +35,7 @@ fn refused(output: &Output) -> i32 {
 }
 
 /// The binaries under their own names, side by side, as they are shipped.
-fn shipped() -> (TempDir, PathBuf) {
+pub(crate) fn shipped() -> (TempDir, PathBuf) {
     let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory beside the build");
     let all = binaries();
     for (from, name) in

@@ -8,6 +8,7 @@
     reason = "a test fails by a panic, and helpers outside of a test function are tests too"
 )]
 
+mod bench;
 mod check;
 mod command_line;
 mod coordinator;

@@ -66,7 +66,7 @@ async fn serve(args: &PlaygroundArgs, place: &Place, cluster: &mut Cluster) -> a
 }
 
 /// The path of a binary in the directory of the running one.
-fn beside(name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn beside(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot tell where this binary is")?;
     let path = own.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     if path.is_file() {
@@ -77,13 +77,14 @@ fn beside(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Where the cluster keeps its data.
-struct Place {
+pub(super) struct Place {
     directory: PathBuf,
     temporary: bool,
 }
 
 impl Place {
-    fn new(data: Option<&Path>) -> anyhow::Result<Self> {
+    /// The given directory, or a temporary one.
+    pub(super) fn new(data: Option<&Path>) -> anyhow::Result<Self> {
         let (directory, temporary) = match data {
             Some(data) => (data.to_owned(), false),
             None => (std::env::temp_dir().join(format!("craq-playground-{}", uuid::Uuid::new_v4())), true),
@@ -93,8 +94,12 @@ impl Place {
         Ok(Self { directory, temporary })
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Removes what is temporary.
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         if self.temporary
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
         {
@@ -105,20 +110,20 @@ impl Place {
 
 /// The children.
 #[derive(Default)]
-struct Cluster {
+pub(super) struct Cluster {
     coordinator: Option<Process>,
     nodes: Vec<Process>,
 }
 
 impl Cluster {
-    async fn start_coordinator(&mut self, program: &Path, directory: &Path) -> anyhow::Result<()> {
+    pub(super) async fn start_coordinator(&mut self, program: &Path, directory: &Path) -> anyhow::Result<()> {
         let data = directory.join("coordinator");
         let args = ["--listen".as_ref(), "127.0.0.1:0".as_ref(), "--data".as_ref(), data.as_os_str()];
         self.coordinator = Some(Process::start("coordinator", program, &args, directory).await?);
         Ok(())
     }
 
-    async fn start_node(
+    pub(super) async fn start_node(
         &mut self,
         program: &Path,
         number: u16,
@@ -127,7 +132,7 @@ impl Cluster {
     ) -> anyhow::Result<()> {
         let name = format!("node-{number}");
         let file = directory.join(format!("{name}.{store}"));
-        let coordinator = self.coordinator.as_ref().map(Process::address).unwrap_or_default();
+        let coordinator = self.coordinator_address();
         let args = [
             "--listen".as_ref(),
             "127.0.0.1:0".as_ref(),
@@ -147,8 +152,18 @@ impl Cluster {
         self.coordinator.iter().chain(&self.nodes)
     }
 
+    /// Where the coordinator is reached; empty if there is none.
+    pub(super) fn coordinator_address(&self) -> &str {
+        self.coordinator.as_ref().map(Process::address).unwrap_or_default()
+    }
+
+    /// The nodes' process ids, in the order of their start.
+    pub(super) fn node_pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.summary().pid).collect()
+    }
+
     /// Returns when a child has ended that was not asked to, with what it said last. That child is let go of.
-    async fn died(&mut self) -> String {
+    pub(super) async fn died(&mut self) -> String {
         let children: Vec<_> =
             self.coordinator.iter_mut().chain(&mut self.nodes).filter(|child| child.is_running()).collect();
         if children.is_empty() {
@@ -159,7 +174,7 @@ impl Cluster {
     }
 
     /// The nodes first: they leave their chain in good order as long as the coordinator is there.
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         join_all(self.nodes.iter_mut().map(Process::stop)).await;
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.stop().await;

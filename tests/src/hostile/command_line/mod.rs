@@ -10,6 +10,10 @@ use clap::Parser as _;
 #[path = "../../../../client/src/cli"]
 mod cli {
     pub(super) mod args;
+    pub(super) mod bench {
+        pub(super) mod args;
+        mod keys;
+    }
     pub(super) mod encoding;
     mod exit;
 }
@@ -79,6 +83,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         "\x00node\0remove\0a:1\0--accept-data-loss",
         "\x00chain\0reorder\0a:1\0b:2",
         "\x00playground\0--nodes\x005\0--once",
+        "\x00bench\0mixed\0--clients\x001,8\0--distribution\0zipf:0.99\0--rate\x0010\0-o\0csv",
+        "\x00bench\0paper\0dir\0--nodes\x001,3\0--cap\x0020",
         "\x01-a\0:7\0-p\0h:8\0-c\0:9,h:10\0-f\0x.db\0--cache-size\x0064MiB\0--lease\x00350ms",
         "\x01--value-bytes-max\x003MiB\0--requests-max\x0010\0--store\0memory\0--first",
         "\x02-a\0:7\0--failure-timeout\x003s\0--heartbeat-interval\x001s\0--log-format\0json",

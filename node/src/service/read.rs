@@ -61,11 +61,7 @@ pub(super) async fn read(
     loop {
         let refused = match attempt(chain, key, fresh, deadline).await {
             Err(error) if error.kind == ErrorKind::Unavailable => error,
-            Ok(answer) => {
-                chain.reads.answered(answer.path, fresh.strong);
-                return Ok(answer);
-            }
-            refused => return refused,
+            decided => return decided,
         };
         if !patience.wait().await {
             return Err(with_newest_view(chain, refused));
@@ -100,6 +96,7 @@ fn complete(chain: &Chain, key: &Key, fresh: Freshness, plan: Plan) -> Result<An
     }
     let found = look_up(chain, key, plan.position)?;
     still_fresh(chain, key, fresh, plan.permit)?;
+    chain.reads.answered(plan.path, fresh.strong);
     Ok(Answer { found, position: plan.position, path: plan.path, commit: plan.commit })
 }
 

@@ -29,6 +29,8 @@ pub(super) enum Move {
     Mend(u64),
     /// A machine starts its process again.
     Restart(usize),
+    /// A process dies, and starts again at once.
+    Stumble(usize),
     RestartCoordinator(usize),
     /// The second coordinator is not wanted any more.
     StopSecond,
@@ -49,6 +51,8 @@ pub(super) struct Nemesis {
     busy_until: At,
     /// Where the last fault was, if it was at one machine: what goes wrong is seen there.
     pub(super) victim: usize,
+    /// How many members the chain had.
+    members: usize,
     /// Whom an operator has removed: such a process stays out until it is started again.
     removed: BTreeSet<NodeId>,
 }
@@ -85,6 +89,7 @@ impl World {
                 self.network.mend(id);
             }
             Move::Restart(machine) => self.restart(machine),
+            Move::Stumble(machine) => self.stumble(machine),
             Move::RestartCoordinator(index) => self.start_coordinator(index),
             Move::StopSecond => self.crash_coordinator(1),
             Move::FastDisk(machine) => self.machines[machine].disk_delay = Duration::ZERO,
@@ -118,6 +123,10 @@ impl World {
         }
         if self.random.random_bool(0.2) {
             self.sting(100);
+        }
+        let members = self.newest.as_ref().map_or(0, |view| view.members.len());
+        if members < std::mem::replace(&mut self.nemesis.members, members) {
+            self.may_stumble(self.setup.replica.lease);
         }
         // What is brought up slowly sees more of what happens meanwhile.
         let learner = self.newest.as_ref().and_then(|view| {
@@ -244,8 +253,45 @@ impl World {
         }
     }
 
+    /// One that remembers less than it has promised does harm only if it is back before the promise has run out.
+    fn stumble(&mut self, machine: usize) {
+        if self.machines[machine].process.is_some() && self.nemesis.mourns.is_none() {
+            self.fire(Fault::Kill, Duration::ZERO);
+            self.crash(machine, false, "and is back at once");
+            let wait = self.time(Duration::from_millis(1), Duration::from_millis(100));
+            self.schedule(wait, Event::Nemesis(Move::Restart(machine)));
+        }
+    }
+
+    /// Another one than the victim of what has just begun may stumble over it.
+    fn may_stumble(&mut self, within: Duration) {
+        let others: Vec<usize> =
+            self.running().into_iter().filter(|machine| *machine != self.nemesis.victim).collect();
+        if self.setup.faults.contains(&Fault::Kill)
+            && self.random.random_bool(0.15)
+            && let Some(machine) = others.choose(&mut self.random).copied()
+        {
+            let wait = self.time(Duration::from_millis(1), within);
+            self.schedule(wait, Event::Nemesis(Move::Stumble(machine)));
+        }
+    }
+
+    /// A question is on its way: its answer may come to one that has slept meanwhile.
+    pub(super) fn on_ping(&mut self, machine: usize) {
+        let is_time = self.nemesis.has_begun && !self.nemesis.is_over;
+        if is_time && self.setup.faults.contains(&Fault::Pause) && self.random.random_bool(0.003) {
+            self.pause_one(machine);
+        }
+    }
+
     fn pause(&mut self) {
-        let Some(machine) = self.any_running() else { return };
+        if let Some(machine) = self.any_running() {
+            self.pause_one(machine);
+        }
+    }
+
+    fn pause_one(&mut self, machine: usize) {
+        self.nemesis.victim = machine;
         let lease = self.setup.replica.lease;
         let lasts = self.time(lease / 10, lease * 12);
         self.fire(Fault::Pause, lasts);
@@ -286,6 +332,9 @@ impl World {
         }
         self.network.cut(id, cut);
         self.schedule(lasts, Event::Nemesis(Move::Mend(id)));
+        if matches!(fault, Fault::Isolate | Fault::OneWay | Fault::CutCoordinator) {
+            self.may_stumble(self.setup.failure_timeout);
+        }
     }
 
     fn pairs(&mut self, fault: Fault) -> Option<Cut> {
@@ -473,7 +522,10 @@ impl World {
     fn meddle(&mut self, fault: Fault) {
         let Some(view) = self.newest.clone() else { return };
         let mut nodes: Vec<NodeId> = view.members.iter().map(|member| member.node).collect();
-        let Some(node) = nodes.choose(&mut self.random).copied() else { return };
+        // Most of all the head, for which clients wait.
+        let is_head = fault == Fault::Remove && self.random.random_bool(0.4);
+        let node = if is_head { nodes.first() } else { nodes.choose(&mut self.random) };
+        let Some(node) = node.copied() else { return };
         let chain = ChainId::default_chain();
         match fault {
             Fault::Reorder if nodes.len() > 1 => {

@@ -47,6 +47,7 @@ impl World {
                 for (node, address) in to {
                     self.ping(machine, from, node, &address, epoch);
                 }
+                self.on_ping(machine);
             }
             Output::Release { to, epoch } => {
                 let Some(by) = self.process(machine).map(|process| process.node) else { return };

@@ -1,4 +1,4 @@
-//! What may stand after `craq bench`, with its help; [`super::plan`] checks it.
+//! What may stand after `craq bench`, with its help; `plan` checks it.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,7 +1,7 @@
 //! `bench`: how fast is this cluster?
 //!
 //! [`plan`] checks what was asked for, [`setup`] writes the keys, [`load`] runs a round of clients, each of which does
-//! what [`operation`] says; [`figures`] count, [`report`] sums up, [`print`] and [`plot`] show it.
+//! what [`operation`] says; [`figures`] count, [`report`] sums up, [`print`](mod@print) and [`plot`] show it.
 //! Never here: anything but the public interface of the client library.
 
 pub(super) mod args;

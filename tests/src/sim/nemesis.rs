@@ -193,7 +193,10 @@ impl World {
             _ => None,
         };
         let running = self.running();
-        let machine = wanted
+        // A clock that is slow shows when its machine is left out.
+        let slowest = self.setup.slowest.filter(|_| self.random.random_bool(0.5));
+        let machine = slowest
+            .or(wanted)
             .filter(|machine| running.contains(machine))
             .or_else(|| running.choose(&mut self.random).copied())?;
         self.nemesis.victim = machine;

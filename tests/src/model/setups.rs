@@ -120,6 +120,15 @@ pub const FULL: &[Setup] = &[
         ..QUIET
     },
     Setup {
+        name: "a writer and a reader, a crash, a change of the chain and a pause",
+        reads: 1,
+        crashes: &[0, 1, 2],
+        changes: WITHOUT_ONE,
+        ticks: 1,
+        stores_lag: false,
+        ..QUIET
+    },
+    Setup {
         name: "the head crashes with slow stores",
         crashes: &[0],
         changes: &[Change::Without(0)],

@@ -43,12 +43,14 @@ pub fn hunt(bugs: &[Bug], duration: Duration, jobs: usize, told: impl Fn(&Found)
 }
 
 fn look_for(bug: Bug, duration: Duration) -> Found {
-    planted::set(Some(bug));
     let by = (0..SEEDS_MAX).find_map(|seed| {
-        let report = run(&Setup::draw(seed, duration));
-        report.violation.map(|violation| (seed, violation))
+        let setup = Setup::draw(seed, duration);
+        planted::set(Some(bug));
+        let violation = run(&setup).violation;
+        planted::set(None);
+        // A seed that fails without the bug as well says nothing about it.
+        violation.filter(|_| run(&setup).violation.is_none()).map(|violation| (seed, violation))
     });
-    planted::set(None);
     Found { bug, by }
 }
 

@@ -28,11 +28,12 @@ pub(crate) const QUESTION_KEYS_MAX: usize = 1_000;
 /// Most bytes of keys in one question to the tail.
 pub(crate) const QUESTION_BYTES_MAX: usize = 1024 * 1024;
 
-/// Calls of one session that may be under way; above this no more are taken from its stream.
+/// Calls of one session that may be under way; above this no more begin.
 pub(crate) const SESSION_CALLS_MAX: usize = 1_024;
-/// Answers of one session that may wait to be sent; above this no more calls are taken from its stream.
+/// Answers of one session that may wait to be sent; above this no more calls begin.
 pub(crate) const SESSION_ANSWERS_MAX: usize = 1_024;
-/// A reply of a session is sent when the values in its answers have so many bytes.
+/// When the values in the answers that wait have so many bytes, no more calls begin before they are sent: a reply has at
+/// most one value beyond this, and so stays below the limit of a message.
 pub(crate) const SESSION_REPLY_BYTES: usize = 256 * 1024;
 
 /// Inputs that may wait for a replica; whoever brings more waits.

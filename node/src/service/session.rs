@@ -3,7 +3,7 @@
 //!
 //! The task does not wait for a client that takes no answers: calls under way end all the same. It only begins no more.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, vec};
 
 use craq_proto::{CallError, Epoch, wire};
 use futures::{
@@ -34,6 +34,10 @@ struct Session {
     heard: Streaming<wire::SessionRequest>,
     /// The client may still say something.
     hears: bool,
+    /// What the client said last makes no sense: the session ends with this when all else is answered.
+    end: Option<Status>,
+    /// What came last and has not begun.
+    waiting: vec::IntoIter<wire::SessionCall>,
     /// The chain of the calls that came last: replies are about it.
     chain: Option<Arc<Chain>>,
     under_way: FuturesUnordered<UnderWay>,
@@ -52,6 +56,8 @@ pub(super) fn open(
         node,
         heard,
         hears: true,
+        end: None,
+        waiting: Vec::new().into_iter(),
         chain: None,
         under_way: FuturesUnordered::new(),
         answers: Vec::new(),
@@ -66,23 +72,28 @@ impl Session {
     async fn run(mut self, replies: mpsc::Sender<Reply>) {
         let closing = self.node.closing.clone();
         loop {
-            let has_room = self.answers.len() < SESSION_ANSWERS_MAX && self.bytes < SESSION_REPLY_BYTES;
-            let may_begin = self.hears && has_room && self.under_way.len() < SESSION_CALLS_MAX;
-            if !self.hears && self.under_way.is_empty() && self.answers.is_empty() {
+            while self.may_begin()
+                && let Some(call) = self.waiting.next()
+            {
+                self.begin(call);
+            }
+            let has_begun_all = self.waiting.as_slice().is_empty();
+            if !self.hears && has_begun_all && self.under_way.is_empty() && self.answers.is_empty() {
+                if let Some(status) = self.end {
+                    // The client may have gone.
+                    let _ = replies.send(Err(status)).await;
+                }
                 return;
             }
+            let (has_room, may_hear) = (self.has_room(), self.hears && has_begun_all && self.may_begin());
             // In this order: what is ready is gathered before anything is sent.
             tokio::select! {
                 biased;
                 () = closing.cancelled(), if self.hears => self.hears = false,
                 Some(answer) = self.under_way.next(), if has_room => self.answer(answer),
-                message = self.heard.next(), if may_begin => match message {
+                message = self.heard.next(), if may_hear => match message {
                     Some(Ok(message)) => self.take(message),
-                    Some(Err(status)) => {
-                        // What was asked before is answered; whoever asks so is told why it ends.
-                        self.hears = false;
-                        let _ = replies.send(Err(status)).await;
-                    }
+                    Some(Err(status)) => (self.hears, self.end) = (false, Some(status)),
                     None => self.hears = false,
                 },
                 room = replies.reserve(), if !self.answers.is_empty() => match room {
@@ -92,6 +103,15 @@ impl Session {
                 () = replies.closed() => return,
             }
         }
+    }
+
+    /// One more answer fits into the reply.
+    fn has_room(&self) -> bool {
+        self.answers.len() < SESSION_ANSWERS_MAX && self.bytes < SESSION_REPLY_BYTES
+    }
+
+    fn may_begin(&self) -> bool {
+        self.has_room() && self.under_way.len() < SESSION_CALLS_MAX
     }
 
     fn answer(&mut self, answer: wire::SessionAnswer) {
@@ -121,9 +141,7 @@ impl Session {
         });
         match chain {
             Ok(chain) => {
-                for call in message.calls {
-                    self.begin(&chain, call);
-                }
+                self.waiting = message.calls.into_iter();
                 self.chain = Some(chain);
             }
             Err(error) => {
@@ -134,10 +152,11 @@ impl Session {
         }
     }
 
-    fn begin(&mut self, chain: &Arc<Chain>, call: wire::SessionCall) {
+    fn begin(&mut self, call: wire::SessionCall) {
+        let Some(chain) = self.chain.clone() else { return };
         let id = call.id;
-        if let Err(error) = self.try_begin(chain, call) {
-            self.answer(failed(id, epoch(chain), &error));
+        if let Err(error) = self.try_begin(&chain, call) {
+            self.answer(failed(id, epoch(&chain), &error));
         }
     }
 

@@ -104,6 +104,42 @@ async fn each_call_is_answered_by_itself_and_what_was_said_last_too() {
     }
 }
 
+/// A message has a limit: answers that are larger together come in several.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_values_are_read_at_once() {
+    const VALUE: usize = 512 * 1024;
+    const READS: u64 = 40;
+    let _turn = turn().await;
+    let cluster = cluster().nodes(1).start().await;
+    let client = cluster.client().await;
+    client.write("large", vec![b'v'; VALUE]).await.unwrap();
+    let is_whole = |answer: &Answer| matches!(answer, Answer::Read(read) if read.value.len() == VALUE);
+    let messages = stream::iter([message(1, (0..READS).map(|_| read("large")))]);
+    let all = answers(session(&cluster.address(0), messages).await).await;
+    assert!(all.len() as u64 == READS && all.values().all(is_whole), "{} answers", all.len());
+}
+
+/// What ends a session comes after the answers to what was asked before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_too_large_ends_the_session_after_all_answers() {
+    let _turn = turn().await;
+    let cluster = cluster().nodes(1).start().await;
+    cluster.client().await.write("there", "x").await.unwrap();
+    let good = message(1, (0..200).map(|n| write(&format!("key{n}"), vec![b'w'; 100])));
+    let channel = ask::dial(&cluster.address(0)).await.unwrap();
+    let mut kv = KvClient::new(channel).max_encoding_message_size(64 << 20);
+    let bad = message(1_000, [write("large", vec![0; 5 << 20])]);
+    let mut replies = kv.session(stream::iter([good, bad])).await.unwrap().into_inner();
+    let mut answered = 0;
+    let end = loop {
+        match tokio::time::timeout(PATIENCE, replies.message()).await.expect("it ends") {
+            Ok(reply) => answered += reply.expect("it ends with an error").answers.len(),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((answered, end.code()), (200, tonic::Code::OutOfRange), "{end}");
+}
+
 /// The calls of a client that takes no answers end all the same, and make room for those of others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_no_answers_holds_up_nobody_else() {

@@ -16,7 +16,6 @@ use wire::{kv_client::KvClient, session_answer::Answer, session_call::Call};
 use crate::{
     Client, Condition, Error, Options, ReadOutcome, WriteOutcome,
     call::{self, in_session, reply, run},
-    channels::Connection,
     failure::Failure,
     request::Ticket,
     retry::Retries,
@@ -229,8 +228,8 @@ pub(crate) fn read_epoch(shared: &Shared, options: &Options) -> Epoch {
 }
 
 /// A client of the key-value service on a connection, with the limits of all messages.
-pub(crate) fn client(connection: &Connection) -> KvClient<Channel> {
-    KvClient::new(connection.channel.clone())
+pub(crate) fn client(channel: Channel) -> KvClient<Channel> {
+    KvClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }

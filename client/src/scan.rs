@@ -204,7 +204,7 @@ impl PageCall {
             bound_ms,
             min_seq: self.options.at_least.0,
         };
-        let mut client = client(&connection);
+        let mut client = client(connection.channel.clone());
         // Without a deadline: that would be one for the whole stream. Each page has its own.
         let opened = sent(shared, target, &connection, client.scan(message));
         let pages = reply(shared, target, until, false, opened).await?;

@@ -11,12 +11,14 @@ use std::{
     },
 };
 
-use craq_proto::{ClusterId, convert::Header, key::MESSAGE_BYTES_MAX, wire};
+use craq_proto::{ClusterId, convert::Header, wire};
 use futures::{Stream, stream::unfold};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, transport::Channel};
-use wire::{kv_client::KvClient, session_answer::Answer, session_call::Call};
+use wire::{session_answer::Answer, session_call::Call};
+
+use crate::kv;
 
 /// Most calls in one message.
 const CALLS_MAX: usize = 1_024;
@@ -162,10 +164,7 @@ async fn converse(
     messages: impl Stream<Item = wire::SessionRequest> + Send + 'static,
     pending: Arc<Mutex<Pending>>,
 ) {
-    let mut client = KvClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let end = match client.session(messages).await {
+    let end = match kv::client(channel).session(messages).await {
         Ok(replies) => listen(replies.into_inner(), &pending).await,
         Err(status) => status,
     };

@@ -200,7 +200,7 @@ async fn node_status(shared: &Shared, address: &str, until: Instant) -> Result<w
     let until = until.min(Instant::now() + ASK_TIMEOUT);
     let connection = shared.channels.get(address, until).await?;
     let message = wire::NodeStatusRequest { header: Some(shared.header(Epoch::ZERO)) };
-    let mut client = kv::client(&connection);
+    let mut client = kv::client(connection.channel.clone());
     let reply = timeout_at(until, client.get_node_status(Shared::request(message, until))).await;
     let reply = reply.map_err(|_| Failure::no_answer(address, "no answer in time"))?;
     let reply = reply.map_err(|status| failed(shared, address, &connection, &status))?.into_inner();

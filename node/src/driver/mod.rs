@@ -198,6 +198,11 @@ impl Chain {
         self.reader.view()
     }
 
+    /// The epoch of the installed view; zero without one.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.view().map(|view| view.epoch).unwrap_or_default()
+    }
+
     /// The installed view, and each one that follows.
     pub(crate) fn views(&self) -> watch::Receiver<Option<Arc<View>>> {
         self.views.clone()

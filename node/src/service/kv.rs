@@ -239,8 +239,7 @@ pub(super) fn write_reply(applied: Applied) -> wire::WriteReply {
 }
 
 fn reply_header(node: &Node, chain: &Chain) -> wire::Header {
-    let epoch = chain.view().map(|view| view.epoch).unwrap_or_default();
-    node.me.header(&chain.id, epoch)
+    node.me.header(&chain.id, chain.epoch())
 }
 
 /// The chain that a client's message is about, if the two agree on the epoch or the client names none.

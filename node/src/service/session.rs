@@ -156,7 +156,7 @@ impl Session {
         let Some(chain) = self.chain.clone() else { return };
         let id = call.id;
         if let Err(error) = self.try_begin(&chain, call) {
-            self.answer(failed(id, epoch(&chain), &error));
+            self.answer(failed(id, chain.epoch(), &error));
         }
     }
 
@@ -188,19 +188,13 @@ impl Session {
         let key = key(request.key)?;
         let fresh = freshness(request.consistency, request.bound_ms, request.min_seq)?;
         if let Some(answer) = read_now(chain, &key, fresh) {
-            self.answer(answered(id, epoch(chain), Answer::Read(read_reply(answer))));
+            self.answer(answered(id, chain.epoch(), Answer::Read(read_reply(answer))));
             return Ok(());
         }
-        let admitted = self.node.admission.admit()?;
-        let chain = Arc::clone(chain);
-        self.under_way.push(Box::pin(async move {
-            let _admitted = admitted;
-            match read(&chain, &key, fresh, deadline).await {
-                Ok(answer) => answered(id, epoch(&chain), Answer::Read(read_reply(answer))),
-                Err(error) => failed(id, epoch(&chain), &error),
-            }
-        }));
-        Ok(())
+        let reading = Arc::clone(chain);
+        self.go_on(chain, id, async move {
+            read(&reading, &key, fresh, deadline).await.map(|answer| Answer::Read(read_reply(answer)))
+        })
     }
 
     fn change(
@@ -210,21 +204,31 @@ impl Session {
         wish: Wish,
         deadline: Deadline,
     ) -> Result<(), CallError> {
+        let (node, changed) = (Arc::clone(&self.node), Arc::clone(chain));
+        self.go_on(chain, id, async move {
+            let applied = see_through(&node, &changed, wish, deadline).await;
+            applied.map(|applied| Answer::Write(write_reply(applied)))
+        })
+    }
+
+    /// Lets the call go on beside the others, if the node admits one more.
+    fn go_on(
+        &mut self,
+        chain: &Arc<Chain>,
+        id: u64,
+        call: impl Future<Output = Result<Answer, CallError>> + Send + 'static,
+    ) -> Result<(), CallError> {
         let admitted = self.node.admission.admit()?;
-        let (node, chain) = (Arc::clone(&self.node), Arc::clone(chain));
+        let chain = Arc::clone(chain);
         self.under_way.push(Box::pin(async move {
             let _admitted = admitted;
-            match see_through(&node, &chain, wish, deadline).await {
-                Ok(applied) => answered(id, epoch(&chain), Answer::Write(write_reply(applied))),
-                Err(error) => failed(id, epoch(&chain), &error),
+            match call.await {
+                Ok(answer) => answered(id, chain.epoch(), answer),
+                Err(error) => failed(id, chain.epoch(), &error),
             }
         }));
         Ok(())
     }
-}
-
-fn epoch(chain: &Chain) -> Epoch {
-    chain.view().map(|view| view.epoch).unwrap_or_default()
 }
 
 fn answered(id: u64, epoch: Epoch, answer: Answer) -> wire::SessionAnswer {

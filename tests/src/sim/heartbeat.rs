@@ -45,6 +45,8 @@ pub(super) struct Heartbeat {
     is_fetching: bool,
     fetch_again: bool,
     pub(super) is_leaving: bool,
+    /// Where in the chain it wants to be.
+    pub(super) placement: Placement,
 }
 
 impl Heartbeat {
@@ -116,7 +118,7 @@ impl World {
             node: process.node,
             incarnation: process.incarnation,
             address: from.place.to_string(),
-            placement: Placement::Tail,
+            placement: process.heartbeat.placement,
             replicas,
         };
         let pipe = self.open_pipe(from, Place::Coordinator(to), None, Parcel::Register(registration));

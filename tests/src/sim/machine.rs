@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use craq_coordinator::cluster::Placement;
 use craq_node::{
     replica::{
         Loader, Reader, Replica, Status,
@@ -144,7 +145,8 @@ impl World {
         }
         let number = self.next_id();
         match self.load(machine, number) {
-            Ok((process, rows)) => {
+            Ok((mut process, rows)) => {
+                process.heartbeat.placement = self.placement();
                 let (node, incarnation) = (process.node, process.incarnation);
                 let place = Place::Node(machine);
                 note!(self, place, "start", "node {node} incarnation {incarnation} {:?}", process.status);
@@ -163,6 +165,18 @@ impl World {
                 self.machines[machine].disk.crash(&mut self.random, None, true);
                 false
             }
+        }
+    }
+
+    /// Where a process wants to be: at the tail, as it comes, or anywhere.
+    fn placement(&mut self) -> Placement {
+        if !self.random.random_bool(self.setup.placed) {
+            return Placement::Tail;
+        }
+        let others: Vec<NodeId> = self.machines.iter().filter_map(|machine| machine.node).collect();
+        match others.choose(&mut self.random).filter(|_| self.random.random_bool(0.5)) {
+            Some(other) => Placement::After(*other),
+            None => Placement::First,
         }
     }
 

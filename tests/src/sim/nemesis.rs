@@ -18,6 +18,9 @@ use super::{
 /// An operator's order is carried out within this time.
 const SETTLING: Duration = Duration::from_secs(10);
 
+/// A member loses its disk within this time, or keeps it.
+const CALM_WITHIN: Duration = Duration::from_secs(15);
+
 /// What the nemesis does at its times.
 #[derive(Debug)]
 pub(super) enum Move {
@@ -47,6 +50,8 @@ pub(super) struct Nemesis {
     is_over: bool,
     /// A member has lost its disk: nothing else happens until the chain does without it.
     mourns: Option<NodeId>,
+    /// A member is to lose its disk as soon as all is well: until then, or until this time, nothing else begins.
+    waits_for_calm: Option<At>,
     /// Until when faults are under way, at the latest.
     busy_until: At,
     /// Where the last fault was, if it was at one machine: what goes wrong is seen there.
@@ -103,6 +108,14 @@ impl World {
             let is_member = self.newest.as_ref().is_some_and(|view| view.address(node).is_some());
             self.nemesis.mourns = Some(node).filter(|_| is_member);
         }
+        self.nemesis.waits_for_calm = self.nemesis.waits_for_calm.filter(|until| self.now < *until);
+        if self.nemesis.waits_for_calm.is_some() {
+            if self.is_calm() {
+                self.nemesis.waits_for_calm = None;
+                self.wipe(Fault::WipeMember);
+            }
+            return;
+        }
         let faults: Vec<Fault> = self.setup.faults.iter().copied().collect();
         if self.nemesis.mourns.is_none()
             && let Some(fault) = faults.choose(&mut self.random)
@@ -118,7 +131,7 @@ impl World {
 
     /// The chain has changed: what goes wrong just now goes wrong in the middle of it.
     pub(super) fn on_change(&mut self) {
-        if !self.nemesis.has_begun || self.nemesis.is_over {
+        if !self.may_harm() {
             return;
         }
         if self.random.random_bool(0.2) {
@@ -126,8 +139,9 @@ impl World {
         }
         let members = self.newest.as_ref().map_or(0, |view| view.members.len());
         if members < std::mem::replace(&mut self.nemesis.members, members) {
-            self.may_stumble(self.setup.replica.lease);
+            self.may_forget();
         }
+        self.may_behead();
         // What is brought up slowly sees more of what happens meanwhile.
         let learner = self.newest.as_ref().and_then(|view| {
             let learner = view.learners.first()?;
@@ -135,7 +149,7 @@ impl World {
         });
         if let Some((source, learner)) = learner
             && self.setup.faults.contains(&Fault::SlowLink)
-            && self.random.random_bool(0.3)
+            && self.random.random_bool(if self.setup.collects_tombstones { 0.7 } else { 0.3 })
         {
             self.slow(source, learner);
         }
@@ -176,6 +190,12 @@ impl World {
             // Clocks differ from the beginning.
             F::FastClock => {}
         }
+    }
+
+    /// Faults happen, and nothing has asked for calm.
+    fn may_harm(&self) -> bool {
+        let Nemesis { has_begun, is_over, mourns, waits_for_calm, .. } = &self.nemesis;
+        *has_begun && !*is_over && mourns.is_none() && waits_for_calm.is_none()
     }
 
     /// The machines with a process.
@@ -258,7 +278,7 @@ impl World {
 
     /// One that remembers less than it has promised does harm only if it is back before the promise has run out.
     fn stumble(&mut self, machine: usize) {
-        if self.machines[machine].process.is_some() && self.nemesis.mourns.is_none() {
+        if self.machines[machine].process.is_some() && self.may_harm() {
             self.fire(Fault::Kill, Duration::ZERO);
             self.crash(machine, false, "and is back at once");
             let wait = self.time(Duration::from_millis(1), Duration::from_millis(100));
@@ -279,10 +299,37 @@ impl World {
         }
     }
 
+    /// A member was left out: those that remain have promised it something, and may stumble while that binds. The last one
+    /// above all, since nobody else waits then.
+    fn may_forget(&mut self) {
+        let Some(view) = self.newest.clone() else { return };
+        let chance = if view.members.len() == 1 { 0.5 } else { 0.15 };
+        if self.setup.faults.contains(&Fault::Kill)
+            && self.random.random_bool(chance)
+            && let Some(member) = view.members.choose(&mut self.random)
+            && let Some(machine) = self.machine_of(member.node)
+        {
+            let wait = self.time(Duration::from_micros(100), self.setup.replica.lease);
+            self.schedule(wait, Event::Nemesis(Move::Stumble(machine)));
+        }
+    }
+
+    /// The head dies just when a member that is not in sync yet has come behind it.
+    fn may_behead(&mut self) {
+        let Some(view) = self.newest.clone() else { return };
+        if view.members.get(1).is_some_and(|second| !second.in_sync)
+            && self.setup.faults.contains(&Fault::Kill)
+            && self.random.random_bool(0.3)
+            && let Some(machine) = self.machine_of(view.members[0].node)
+        {
+            let wait = self.time(Duration::from_micros(100), Duration::from_millis(100));
+            self.schedule(wait, Event::Nemesis(Move::Stumble(machine)));
+        }
+    }
+
     /// A question is on its way: its answer may come to one that has slept meanwhile.
     pub(super) fn on_ping(&mut self, machine: usize) {
-        let is_time = self.nemesis.has_begun && !self.nemesis.is_over;
-        if is_time && self.setup.faults.contains(&Fault::Pause) && self.random.random_bool(0.003) {
+        if self.may_harm() && self.setup.faults.contains(&Fault::Pause) && self.random.random_bool(0.003) {
             self.pause_one(machine);
         }
     }
@@ -480,7 +527,10 @@ impl World {
             (0..self.machines.len()).filter(|machine| self.machines[*machine].is_wanted).partition(is_in);
         let machine = if fault == Fault::Wipe {
             outside.choose(&mut self.random).copied()
-        } else if self.is_calm() && view.members.iter().filter(|member| member.in_sync).count() > 1 {
+        } else if !self.is_calm() {
+            self.nemesis.waits_for_calm = Some(self.now.after(CALM_WITHIN));
+            None
+        } else if view.members.iter().filter(|member| member.in_sync).count() > 1 {
             inside.choose(&mut self.random).copied()
         } else {
             None
@@ -492,7 +542,11 @@ impl World {
         note!(self, Place::Node(machine), "wiped", "node {node} is no more");
         self.machines[machine].disk.wipe();
         self.fact(crate::invariants::Fact::Wiped { node });
-        self.nemesis.mourns = Some(node).filter(|_| fault == Fault::WipeMember);
+        if fault == Fault::WipeMember {
+            self.nemesis.mourns = Some(node);
+            // Nor may trouble begin now that was meant for later.
+            self.machines.iter().for_each(|machine| machine.disk.cure());
+        }
         self.restart_later(machine);
     }
 

@@ -47,6 +47,8 @@ pub struct Setup {
     pub slowest: Option<usize>,
     /// Tombstones are collected soon, so that versions of a key may begin again.
     pub collects_tombstones: bool,
+    /// Which part of the processes wants another place in the chain than its tail.
+    pub placed: f64,
     /// What may happen.
     pub faults: BTreeSet<Fault>,
     /// The mean time between two faults.
@@ -84,7 +86,7 @@ impl Setup {
         } else {
             r.random_range(0..=100)
         };
-        Self {
+        let mut setup = Self {
             seed,
             machines,
             started,
@@ -102,11 +104,42 @@ impl Setup {
             clock_error_ppm,
             slowest,
             collects_tombstones,
+            placed: if r.random_bool(0.4) { r.random_range(0.1..0.8) } else { 0.0 },
             faults,
             fault_interval: millis(r, 200, 4_000),
             duration,
             replica,
+        };
+        match r.random_range(0..10) {
+            0..2 if setup.slowest.is_none() => setup.leave_out_early(r),
+            2..4 if setup.collects_tombstones => setup.walk_slowly(r),
+            _ => {}
         }
+        setup
+    }
+
+    /// A member is left out long before its lease ends, and is asked meanwhile: shows who does not wait for that.
+    fn leave_out_early(&mut self, r: &mut StdRng) {
+        self.machines = r.random_range(2..=3);
+        self.started = self.machines;
+        self.replica.lease = millis(r, 1_000, 1_500);
+        self.replica.ping_interval = self.replica.lease.mul_f64(r.random_range(0.15..0.33));
+        self.failure_timeout = millis(r, 300, 500);
+        self.fixed_reads = r.random_range(0.5..0.9);
+        self.think = millis(r, 4, 50);
+        self.keys = 2;
+        self.faults.extend([Fault::Kill, Fault::Isolate]);
+    }
+
+    /// Many keys are deleted while a member that comes back soon is brought up slowly: shows what it then lacks.
+    fn walk_slowly(&mut self, r: &mut StdRng) {
+        self.keys = r.random_range(8..=60);
+        self.deletions = r.random_range(0.3..0.5);
+        self.think = millis(r, 4, 50);
+        self.replica.tombstone_entries = r.random_range(5..60);
+        self.replica.transfer_bytes = r.random_range(100..500);
+        self.replica.transfer_window = r.random_range(1..=2);
+        self.faults.extend([Fault::Kill, Fault::SlowLink]);
     }
 
     /// How often a node tells the coordinator that it lives.
@@ -129,6 +162,15 @@ fn span(random: &mut StdRng, least: u64, most: u64) -> (u64, u64) {
     (a.min(b), a.max(b))
 }
 
+/// Each client has one outcome at least, so that the smallest limits forget all the time.
+fn outcomes_max(random: &mut StdRng) -> Option<usize> {
+    match random.random_range(0..10) {
+        0..2 => Some(random.random_range(1..8)),
+        2..4 => Some(random.random_range(8..200)),
+        _ => None,
+    }
+}
+
 fn replica(random: &mut StdRng, collects_tombstones: bool) -> Config {
     let r = random;
     let lease = millis(r, 120, 1_500);
@@ -140,7 +182,7 @@ fn replica(random: &mut StdRng, collects_tombstones: bool) -> Config {
         clock_error_ppm: *[1_000, 10_000, 50_000].choose(r).expect("not empty"),
         dirty_entries_max: if small { r.random_range(4..40) } else { roomy.dirty_entries_max },
         dirty_bytes_max: if small { r.random_range(400..4_000) } else { roomy.dirty_bytes_max },
-        outcomes_max: if r.random_bool(0.4) { r.random_range(8..200) } else { roomy.outcomes_max },
+        outcomes_max: outcomes_max(r).unwrap_or(roomy.outcomes_max),
         client_outcomes_max: if small { r.random_range(2..20) } else { roomy.client_outcomes_max },
         waiting_reads_max: if small { r.random_range(1..5) } else { roomy.waiting_reads_max },
         tombstone_entries: if collects_tombstones { r.random_range(0..60) } else { 1_000_000 },

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
 use crate::{
-    Error,
+    Error, RequestToken,
     channels::Connection,
     failure::Failure,
     retry::{Next, Retries},
@@ -38,13 +38,13 @@ pub(crate) trait Call: Sync {
     /// How long one attempt may take, if not until the call's deadline.
     fn attempt_timeout(&self) -> Option<Duration>;
 
-    /// One attempt at `target`, which must end by `until`. `repeat`: it may have been applied already.
+    /// One attempt at `target`, which must end by `until`. `request`: under which id, if it is a write.
     fn attempt(
         &self,
         shared: &Shared,
         target: &str,
         until: Instant,
-        repeat: bool,
+        request: Option<RequestToken>,
     ) -> impl Future<Output = Result<Self::Reply, Failure>> + Send;
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn run<C: Call>(
 ) -> Result<C::Reply, Error> {
     loop {
         let epoch = shared.epoch();
-        let failure = match attempt(shared, call, retries.is_uncertain(), until).await {
+        let failure = match attempt(shared, call, retries.request(), until).await {
             Ok(reply) => return Ok(reply),
             Err(failure) => failure,
         };
@@ -74,18 +74,18 @@ pub(crate) async fn run<C: Call>(
 async fn attempt<C: Call>(
     shared: &Shared,
     call: &C,
-    repeat: bool,
+    request: Option<RequestToken>,
     until: Instant,
 ) -> Result<C::Reply, Failure> {
     if let Some(node) = call.fixed() {
-        return call.attempt(shared, node, until, repeat).await;
+        return call.attempt(shared, node, until, request).await;
     }
     first_view(shared, until).await?;
     let target = call.route(&mut shared.routes.lock(), shared.now());
     let target =
         target.ok_or_else(|| Failure::no_route("the chain has no member that can answer this", true))?;
     let until = call.attempt_timeout().map_or(until, |limit| until.min(Instant::now() + limit));
-    call.attempt(shared, &target, until, repeat).await
+    call.attempt(shared, &target, until, request).await
 }
 
 /// Waits, but no longer than until a newer view comes.

@@ -102,6 +102,7 @@ impl From<CallError> for Error {
             ErrorKind::NotHead
             | ErrorKind::WrongEpoch
             | ErrorKind::Unavailable
+            | ErrorKind::Forgotten
             | ErrorKind::OutcomeUnknown => Self::Unavailable { message },
         }
     }

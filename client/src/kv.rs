@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use wire::{kv_client::KvClient, session_answer::Answer, session_call::Call};
 
 use crate::{
-    Client, Condition, Error, Options, ReadOutcome, WriteOutcome,
+    Client, Condition, Error, Options, ReadOutcome, RequestToken, WriteOutcome,
     call::{self, in_session, reply, run},
     failure::Failure,
     request::Ticket,
@@ -117,7 +117,7 @@ impl call::Call for ReadCall<'_> {
         shared: &Shared,
         target: &str,
         until: Instant,
-        _: bool,
+        _: Option<RequestToken>,
     ) -> Result<ReadOutcome, Failure> {
         let connection = shared.channels.get(target, until).await?;
         let (consistency, bound_ms) = self.options.consistency.to_wire();
@@ -184,13 +184,14 @@ impl call::Call for ChangeCall<'_> {
         shared: &Shared,
         target: &str,
         until: Instant,
-        repeat: bool,
+        request: Option<RequestToken>,
     ) -> Result<WriteOutcome, Failure> {
         let connection = shared.channels.get(target, until).await?;
         let asked = if self.fixed().is_some() { Epoch::ZERO } else { shared.epoch() };
         let key = self.key.as_bytes().clone();
         let if_version = self.options.condition.map(Condition::version);
-        let request_id = Some((&self.ticket.id(repeat)).into());
+        let request = request.expect("every attempt of a write has its request");
+        let request_id = Some((&self.ticket.id(request)).into());
         let call = if let Some(value) = self.value.clone() {
             let checksum = Some(checksum(&key, &value));
             Call::Write(wire::WriteRequest {
@@ -215,7 +216,7 @@ impl call::Call for ChangeCall<'_> {
             version: Version(answer.version),
             seq: Seq(answer.seq),
             epoch,
-            request: self.ticket.token(),
+            request: request.repeated(),
             attempts: 1,
         })
     }

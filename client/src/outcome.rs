@@ -93,7 +93,7 @@ pub struct WriteOutcome {
     pub seq: Seq,
     /// The epoch under which it was answered.
     pub epoch: Epoch,
-    /// The request id under which it was made.
+    /// The request id under which it was made, for a repeat.
     pub request: RequestToken,
     /// How many attempts it took.
     pub attempts: u32,

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use craq_proto::{
-    ClientId, RequestId, Seq,
+    CallError, ClientId, RequestId, Seq,
     planted::{self, Bug},
 };
 use parking_lot::Mutex;
@@ -55,8 +55,9 @@ impl RequestToken {
         self.repeat
     }
 
-    fn id(self, floor: u64, retry: bool) -> RequestId {
-        RequestId { client: self.client, number: self.number, floor, born: self.born, retry }
+    /// The same id for a request that the chain finds too old, if that is what the error says.
+    pub(crate) fn reborn(self, error: &CallError) -> Option<Self> {
+        error.reborn(self.born).map(|born| Self { born, ..self })
     }
 }
 
@@ -172,15 +173,14 @@ impl Ticket {
         self.token
     }
 
-    /// The id as it is sent now.
-    pub fn id(&self, retry: bool) -> RequestId {
-        let floor =
+    /// The id as an attempt sends it: `request` is the ticket's, as its call has it by now.
+    pub fn id(&self, request: RequestToken) -> RequestId {
+        let RequestToken { client, number, born, repeat } = request;
+        let lowest =
             self.session.as_ref().and_then(|session| session.numbers.lock().in_flight.first().copied());
-        let token = match retry && planted::is(Bug::RetryUnderNewId) {
-            true => RequestToken { number: self.token.number + (1 << 32), ..self.token },
-            false => self.token,
-        };
-        token.id(floor.unwrap_or(0), retry && !planted::is(Bug::RetryNotFlagged))
+        let number = if repeat && planted::is(Bug::RetryUnderNewId) { number + (1 << 32) } else { number };
+        let retry = repeat && !planted::is(Bug::RetryNotFlagged);
+        RequestId { client, number, floor: lowest.unwrap_or(0), born, retry }
     }
 }
 
@@ -200,32 +200,39 @@ mod tests {
         Requests::new(Uuid::from_u128(1))
     }
 
+    fn sent(ticket: &Ticket) -> RequestId {
+        ticket.id(ticket.token())
+    }
+
     #[test]
     fn numbers_count_up_and_the_floor_is_the_lowest_in_flight() {
         let requests = requests();
         let (first, second) = (requests.begin(Seq(0)), requests.begin(Seq(5)));
-        assert_eq!((first.id(false).number, first.id(false).floor), (1, 1));
-        assert_eq!((second.id(true).number, second.id(true).floor), (2, 1));
-        assert!(second.id(true).retry);
-        assert_eq!(second.id(false).born, Seq(5));
+        assert_eq!((sent(&first).number, sent(&first).floor), (1, 1));
+        assert_eq!(
+            (second.id(second.token().repeated()).number, second.id(second.token().repeated()).floor),
+            (2, 1)
+        );
+        assert!(second.id(second.token().repeated()).retry);
+        assert_eq!(sent(&second).born, Seq(5));
         drop(first);
-        assert_eq!(second.id(false).floor, 2);
+        assert_eq!(sent(&second).floor, 2);
         drop(second);
-        assert_eq!(requests.begin(Seq(0)).id(false).floor, 3);
+        assert_eq!(sent(&requests.begin(Seq(0))).floor, 3);
     }
 
     #[test]
     fn an_unknown_outcome_is_never_given_up_and_later_requests_have_another_client() {
         let requests = requests();
         let (unknown, sibling) = (requests.begin(Seq(0)), requests.begin(Seq(0)));
-        let client = unknown.id(false).client;
+        let client = sent(&unknown).client;
         requests.keep(unknown, Uuid::from_u128(2));
-        assert_eq!((sibling.id(false).client, sibling.id(false).floor), (client, 1));
-        let next = requests.begin(Seq(0)).id(false);
+        assert_eq!((sent(&sibling).client, sent(&sibling).floor), (client, 1));
+        let next = sent(&requests.begin(Seq(0)));
         assert_ne!(next.client, client);
         assert_eq!((next.number, next.floor), (1, 1));
         requests.keep(sibling, Uuid::from_u128(3));
-        assert_eq!(requests.begin(Seq(0)).id(false).client, next.client, "the old client is retired already");
+        assert_eq!(sent(&requests.begin(Seq(0))).client, next.client, "the old client is retired already");
     }
 
     #[test]
@@ -233,7 +240,7 @@ mod tests {
         let token = RequestToken::new(ClientId(Uuid::from_u128(7)), 3, Seq(9));
         assert_eq!(token.to_string(), "00000000-0000-0000-0000-000000000007:3:9");
         assert_eq!(token.to_string().parse::<RequestToken>().unwrap(), token.repeated());
-        let id = Ticket::of(token).id(true);
+        let id = Ticket::of(token).id(token.repeated());
         assert_eq!((id.number, id.floor, id.born, id.retry), (3, 0, Seq(9), true));
     }
 

@@ -8,7 +8,8 @@
 //! All attempts of a write carry the same request id, so it takes effect at most once. Each attempt ends in one of
 //! three ways: applied; certainly not applied (by this attempt); uncertain.
 //! - *Applied* settles the call, whatever came before: the answer is the outcome of the request id.
-//! - While no attempt was uncertain, *certainly not applied* is the truth about the call.
+//! - While no attempt was uncertain, *certainly not applied* is the truth about the call. If the chain says so because it
+//!   has forgotten what became of requests so old, the request is born again, at the sequence that the chain names.
 //! - Once an attempt was uncertain, nothing but *applied* settles the call. Its message may still be on its way, or
 //!   held by a node that hands it on, or stand in a log whose commit is open. So `CONDITION_FAILED`, `NOT_FOUND` or
 //!   `RESOURCE_EXHAUSTED` in answer to a later attempt says only that *this* attempt did nothing: the condition may
@@ -19,7 +20,7 @@
 use std::time::Duration;
 
 use craq_proto::{
-    ErrorKind,
+    CallError, ErrorKind,
     planted::{self, Bug},
 };
 
@@ -89,9 +90,9 @@ impl Retries {
         }
     }
 
-    /// Whether the request may have been applied already, so that the next attempt is a repeat.
-    pub fn is_uncertain(&self) -> bool {
-        self.uncertain
+    /// The request as the next attempt carries it, as a repeat if it may have been applied already; none for a read.
+    pub fn request(&self) -> Option<RequestToken> {
+        self.request.map(|request| if self.uncertain { request.repeated() } else { request })
     }
 
     /// How many attempts have failed.
@@ -113,6 +114,7 @@ impl Retries {
         } else if planted::is(Bug::LastAttemptDecides) {
             self.uncertain = false;
         }
+        let reborn = !self.uncertain && self.is_reborn(&failure.error);
         let worthwhile = match kind {
             ErrorKind::ResourceExhausted if self.request.is_none() => {
                 self.refusals += 1;
@@ -120,14 +122,22 @@ impl Retries {
             }
             // Only an answer that it was applied can settle the call, and it may still come.
             ErrorKind::ResourceExhausted => self.uncertain,
+            ErrorKind::Forgotten => reborn,
             kind => kind.is_retryable(),
         };
-        let after = self.pause(new_route, random);
+        let after = self.pause(new_route || reborn, random);
         let least = if self.request.is_some() && !self.uncertain { ATTEMPT_MIN } else { Duration::ZERO };
         if worthwhile && after + least < left {
             return Next::Retry { after };
         }
         Next::GiveUp(self.verdict(failure))
+    }
+
+    /// Nothing was sent before that could have been applied: the request may be as young as the chain wants it.
+    fn is_reborn(&mut self, error: &CallError) -> bool {
+        let request = self.request.and_then(|request| request.reborn(error));
+        self.request = request.or(self.request);
+        request.is_some()
     }
 
     /// How long to wait before the next attempt.
@@ -167,7 +177,7 @@ impl Retries {
 
 #[cfg(test)]
 mod tests {
-    use craq_proto::{CallError, ClientId, Seq, Version};
+    use craq_proto::{ClientId, Seq, Version};
 
     use super::*;
 
@@ -225,7 +235,7 @@ mod tests {
         {
             let mut history = write();
             assert!(retries(&history.on_failure(failure(ErrorKind::OutcomeUnknown), false, LONG, 0.0)));
-            assert!(history.is_uncertain());
+            assert!(history.request().unwrap().is_repeat());
             unknown()(history.on_failure(failure(kind), false, LONG, 0.0));
         }
     }
@@ -242,13 +252,36 @@ mod tests {
     fn a_write_that_was_nowhere_received_is_certainly_not_applied() {
         let mut history = write();
         assert!(retries(&history.on_failure(refused(), false, LONG, 0.0)));
-        assert!(!history.is_uncertain());
+        assert!(!history.request().unwrap().is_repeat());
         let end = history.on_failure(refused(), false, Duration::ZERO, 0.0);
         assert!(matches!(end, Next::GiveUp(Error::Unreachable { .. })), "{end:?}");
         let mut history = write();
         history.on_failure(failure(ErrorKind::NotHead), false, LONG, 0.0);
         let end = history.on_failure(refused(), false, Duration::ZERO, 0.0);
         assert!(matches!(end, Next::GiveUp(Error::Unavailable { .. })), "{end:?}");
+    }
+
+    fn forgotten(born: u64) -> Failure {
+        let error = CallError { born: Seq(born), ..CallError::new(ErrorKind::Forgotten, "too old") };
+        Failure { error: Box::new(error), target: None, connected: true, unserved: false }
+    }
+
+    #[test]
+    fn a_request_too_old_to_be_judged_is_born_again_at_once() {
+        let mut history = write();
+        let next = history.on_failure(forgotten(12), false, LONG, 1.0);
+        assert_eq!(next, Next::Retry { after: Duration::ZERO });
+        let request = history.request().unwrap();
+        assert_eq!(request, RequestToken::new(ClientId(uuid::Uuid::from_u128(7)), 3, Seq(12)));
+        let end = history.on_failure(forgotten(12), false, LONG, 1.0);
+        assert!(matches!(end, Next::GiveUp(Error::Unavailable { .. })), "it is young enough: {end:?}");
+    }
+
+    #[test]
+    fn a_request_that_may_have_been_applied_is_not_born_again() {
+        let mut history = write();
+        history.on_failure(failure(ErrorKind::OutcomeUnknown), false, LONG, 0.0);
+        unknown()(history.on_failure(forgotten(12), false, LONG, 0.0));
     }
 
     #[test]
@@ -271,7 +304,7 @@ mod tests {
     #[test]
     fn a_repeated_id_is_uncertain_from_the_start() {
         let mut history = Retries::of_write(token().repeated());
-        assert!(history.is_uncertain());
+        assert!(history.request().unwrap().is_repeat());
         unknown()(history.on_failure(failure(ErrorKind::ConditionFailed), false, LONG, 0.0));
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Streaming;
 
 use crate::{
-    Client, Error, Item, Options, Page,
+    Client, Error, Item, Options, Page, RequestToken,
     call::{Call, failed, reply, run, sent},
     channels::Connection,
     failure::Failure,
@@ -171,7 +171,7 @@ impl Call for PageCall {
         shared: &Shared,
         target: &str,
         until: Instant,
-        _: bool,
+        _: Option<RequestToken>,
     ) -> Result<(Page, Bytes), Failure> {
         let open = self.open.lock().take();
         let mut open = match open {

@@ -142,6 +142,7 @@ impl Shared {
     pub(crate) fn learn(&self, failure: &Failure) -> bool {
         let error = &failure.error;
         let mut news = self.install(error.view.as_deref().cloned());
+        self.saw(error.born.0);
         let mut routes = self.routes.lock();
         if let Some(head) = &error.head
             && error.kind == ErrorKind::NotHead

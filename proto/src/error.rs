@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::{RequestId, Version, View, convert, wire};
+use crate::{RequestId, Seq, Version, View, convert, wire};
 
 /// What went wrong. See `ErrorDetail.Kind` in `types.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum ErrorKind {
     NotFound,
     /// A stored or received value does not match its checksum.
     Corrupt,
+    /// The request was born before what the chain still knows of requests. This attempt was not applied.
+    Forgotten,
 }
 
 impl ErrorKind {
@@ -56,7 +58,7 @@ impl ErrorKind {
                 Code::FailedPrecondition
             }
             Self::ResourceExhausted => Code::ResourceExhausted,
-            Self::OutcomeUnknown => Code::Aborted,
+            Self::OutcomeUnknown | Self::Forgotten => Code::Aborted,
             Self::Unavailable => Code::Unavailable,
             Self::Invalid => Code::InvalidArgument,
             Self::NotFound => Code::NotFound,
@@ -77,6 +79,7 @@ impl ErrorKind {
             Self::WrongCluster => Kind::WrongCluster,
             Self::NotFound => Kind::NotFound,
             Self::Corrupt => Kind::Corrupt,
+            Self::Forgotten => Kind::Forgotten,
         }
     }
 
@@ -94,6 +97,7 @@ impl ErrorKind {
             Kind::WrongCluster => Self::WrongCluster,
             Kind::NotFound => Self::NotFound,
             Kind::Corrupt => Self::Corrupt,
+            Kind::Forgotten => Self::Forgotten,
         })
     }
 }
@@ -107,13 +111,15 @@ pub struct CallError {
     /// For people.
     pub message: String,
     /// [`ErrorKind::NotHead`]: host:port of the head, if known.
-    pub head: Option<String>,
+    pub head: Option<Box<str>>,
     /// The newest view that the other side knows, if it tells.
     pub view: Option<Box<View>>,
     /// [`ErrorKind::ConditionFailed`]: the key's version; zero if it is absent.
     pub observed_version: Version,
     /// [`ErrorKind::OutcomeUnknown`]: the id with which repeating is safe.
     pub request: Option<RequestId>,
+    /// [`ErrorKind::Forgotten`]: the least sequence at which a request can be born for the chain to judge it.
+    pub born: Seq,
 }
 
 impl CallError {
@@ -127,6 +133,7 @@ impl CallError {
             view: None,
             observed_version: Version::ZERO,
             request: None,
+            born: Seq::ZERO,
         }
     }
 
@@ -140,6 +147,13 @@ impl CallError {
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// Where a request that was born at `born` and refused with this error is to be born again. Only for one none of whose
+    /// attempts may have been applied: what an earlier one made would not be recognised.
+    #[must_use]
+    pub fn reborn(&self, born: Seq) -> Option<Seq> {
+        (self.kind == ErrorKind::Forgotten && self.born > born).then_some(self.born)
     }
 
     /// With the newest view that this side knows.
@@ -191,10 +205,11 @@ impl CallError {
         Some(Self {
             kind: ErrorKind::from_wire(detail.kind())?,
             message: detail.message,
-            head: Some(detail.head).filter(|head| !head.is_empty()),
+            head: Some(detail.head).filter(|head| !head.is_empty()).map(Into::into),
             view: detail.view.and_then(|view| View::try_from(view).ok()).map(Box::new),
             observed_version: Version(detail.observed_version),
             request: detail.request_id.and_then(|id| RequestId::try_from(id).ok()),
+            born: Seq(detail.born),
         })
     }
 }
@@ -204,10 +219,11 @@ impl From<&CallError> for wire::ErrorDetail {
         Self {
             kind: error.kind.to_wire() as i32,
             message: error.message.clone(),
-            head: error.head.clone().unwrap_or_default(),
+            head: error.head.as_deref().unwrap_or_default().to_owned(),
             view: error.view.as_deref().map(Into::into),
             observed_version: error.observed_version.0,
             request_id: error.request.as_ref().map(Into::into),
+            born: error.born.0,
         }
     }
 }
@@ -235,7 +251,7 @@ impl From<convert::Malformed> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClientId, Seq};
+    use crate::ClientId;
 
     #[test]
     fn an_error_survives_the_network() {
@@ -253,6 +269,7 @@ mod tests {
             view: None,
             observed_version: Version(4),
             request: Some(request),
+            born: Seq(8),
         };
         assert_eq!(CallError::from_status(&error.to_status()), error);
     }

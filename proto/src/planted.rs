@@ -46,6 +46,8 @@
 //!   part in nothing before a newer view names it.
 //! - An `Active` of an older epoch counts: a node becomes a member only after it has said, as a learner of a later epoch,
 //!   that it has caught up, and this took the place of what it had said before. (Of one that stays a member, it is true.)
+//! - [`Bug::RetryNotFlagged`]: a head judges first attempts as it judges repeats, and a client knows by itself whether an
+//!   attempt was uncertain. The flag spares others than this client that knowledge.
 //! - A client's floor above what it may still repeat: the head refuses such a number, and the client says "unknown".
 //! - A dirty suffix dropped by a new tail that has a predecessor (half of M8): the predecessor sends it again.
 
@@ -116,6 +118,8 @@ bugs! {
         "A request below the floor of its client is executed when it comes late."
     ForgottenExecuted ["protocol.md 3.3"]
         "A repeat that can no longer be judged is executed instead of refused."
+    LateFirstExecuted ["protocol.md 3.3"]
+        "A first attempt that can no longer be judged is executed, since it is no repeat."
     OutcomesNotTransferred ["protocol.md 3.3 ⚑"]
         "A replica that is brought up gets no outcomes of requests."
     OutcomesNotRolledBack ["protocol.md 4"]
@@ -226,8 +230,6 @@ bugs! {
     // The client.
     RetryUnderNewId ["M14, protocol.md 3.3"]
         "A client repeats a write under another request id."
-    RetryNotFlagged ["protocol.md 3.3"]
-        "A client does not say that a request is a repeat."
     UnknownCalledRefused ["protocol.md 3.3"]
         "A client tells its caller that a write of unknown outcome was not applied."
     LastAttemptDecides ["protocol.md 3.3"]
@@ -254,6 +256,8 @@ SCHEDULED {
 REDUNDANT {
     LinkBeforeLevel ["protocol.md 4 ⚑"]
         "A replica opens the link to its successor before it is level itself."
+    RetryNotFlagged ["protocol.md 3.3"]
+        "A client does not say that a request is a repeat."
     LeaseCheckedBeforeRead ["M7, protocol.md 5"]
         "The lease is checked before the value is read, not after. The hook is in the simulator's service."
 }

@@ -96,7 +96,7 @@ pub(crate) enum Command {
   echo -n secret | craq write token
   craq write logo --file logo.png
   craq write lock me --if-absent
-  craq write order paid --request-id order-17    takes effect once, however often it is repeated")]
+  craq write order paid --request-id order-17    takes effect once, if it is repeated soon")]
     Write(WriteArgs),
     /// Read a key. Prints the value and a newline; exits with 1 if the key does not exist.
     #[command(after_help = "Examples:
@@ -179,7 +179,8 @@ pub(crate) struct WriteArgs {
     #[arg(long)]
     pub(crate) if_absent: bool,
     /// The id of an earlier attempt, as its message printed it, or 1 to 64 characters of your own. Writes with the same
-    /// id take effect at most once.
+    /// id take effect at most once: always with the id of an earlier attempt; with your own as long as the chain knows of
+    /// it, which is for at least 100,000 further writes.
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<RequestToken>,
 }

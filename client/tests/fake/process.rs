@@ -194,7 +194,7 @@ pub(crate) fn chain(epoch: u64, nodes: &[&Fake]) -> wire::View {
 /// Not the head; it is at `head`.
 pub(crate) fn not_head(head: &Fake) -> Answer {
     let mut error = CallError::new(ErrorKind::NotHead, "another is the head");
-    error.head = Some(head.address.clone());
+    error.head = Some(head.address.as_str().into());
     Answer::Error(error)
 }
 

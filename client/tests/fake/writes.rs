@@ -95,6 +95,24 @@ async fn after_a_broken_connection_the_same_request_is_repeated_as_a_repeat() {
 }
 
 #[tokio::test]
+async fn a_request_too_old_to_be_judged_is_born_where_the_chain_says() {
+    let node = Fake::node();
+    chain(1, &[&node]);
+    let too_old = CallError { born: Seq(41), ..CallError::new(ErrorKind::Forgotten, "too old") };
+    node.will([Answer::Error(too_old), Answer::Written(1), Answer::Written(1)]);
+    let client = client(&node).await;
+    let outcome = client.write("k", "v").await.unwrap();
+    let heard = node.heard();
+    let [Heard::Write(first, _), Heard::Write(second, _)] = &heard[..] else { panic!("heard {heard:?}") };
+    let (first, second) = (first.request_id.clone().unwrap(), second.request_id.clone().unwrap());
+    assert_eq!((&first.client, first.number), (&second.client, second.number));
+    assert_eq!((first.born, second.born, second.retry), (0, 41, false));
+    assert!(outcome.request.to_string().ends_with(":41") && outcome.request.is_repeat());
+    client.write("k", "v").await.unwrap();
+    assert_eq!(node.heard_write().request_id.unwrap().born, 41, "what a failure told is forgotten");
+}
+
+#[tokio::test]
 async fn a_write_at_a_silent_head_follows_the_head_when_it_moves() {
     let (old, new) = (Fake::node(), Fake::node());
     chain(1, &[&old, &new]);

@@ -23,7 +23,7 @@ pub(super) enum Judgement {
     Dirty(Seq),
     /// The client has said that it would not send this number again.
     GivenUp { floor: u64 },
-    /// It may have been executed, but what would tell is forgotten.
+    /// It may have been executed, by this attempt or by a later one that overtook it, but what would tell is forgotten.
     Forgotten,
 }
 
@@ -89,9 +89,10 @@ impl Outcomes {
         if number < floor && !planted::is(Bug::GivenUpExecuted) {
             return Judgement::GivenUp { floor };
         }
-        // What it made can only stand above `born`; what stands at or below the forgotten is not known any more.
-        let may_be_forgotten = request.retry && request.born < self.forgotten_through;
-        if may_be_forgotten && !planted::is(Bug::ForgottenExecuted) {
+        // What it made can only stand above `born`; what stands at or below the forgotten is not known any more. That it
+        // is no repeat proves nothing: its repeat may have come before it.
+        let bug = if request.retry { Bug::ForgottenExecuted } else { Bug::LateFirstExecuted };
+        if request.born < self.forgotten_through && !planted::is(bug) {
             return Judgement::Forgotten;
         }
         Judgement::New
@@ -302,8 +303,8 @@ mod tests {
         outcomes.commit(&entry(11, None, 6));
         assert_eq!(outcomes.len(), 4);
         assert_eq!(outcomes.judge(&request(3, 1, 1)), Judgement::Forgotten);
-        let fresh = RequestId { retry: false, ..request(3, 1, 1) };
-        assert_eq!(outcomes.judge(&fresh), Judgement::New, "a first attempt cannot have been executed");
+        let late = RequestId { retry: false, ..request(3, 1, 1) };
+        assert_eq!(outcomes.judge(&late), Judgement::Forgotten, "its repeat may have overtaken it");
         let young = RequestId { born: Seq(6), ..request(3, 1, 1) };
         assert_eq!(outcomes.judge(&young), Judgement::New, "what it made would stand above the forgotten");
         assert!(matches!(outcomes.judge(&request(7, 1, 1)), Judgement::Committed { .. }));

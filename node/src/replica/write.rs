@@ -48,7 +48,7 @@ impl Replica {
             let name = head.map_or_else(|| "nobody".to_owned(), |head| head.node.to_string());
             let message = format!("this node is {} in epoch {}; the head is {name}", self.role(), view.epoch);
             let mut error = CallError::new(ErrorKind::NotHead, message).with_view(Some(View::clone(view)));
-            error.head = head.filter(|head| head.node != self.node).map(|head| head.address.clone());
+            error.head = head.filter(|head| head.node != self.node).map(|head| head.address.as_str().into());
             return Err(error);
         }
         if !self.is_moving() || !self.is_level() {
@@ -89,7 +89,7 @@ impl Replica {
                 let message = format!("request {number} is below the floor {floor} that its client gave");
                 return Verdict::refuse(CallError::invalid(message));
             }
-            Judgement::Forgotten => return Verdict::refuse(forgotten(write.request)),
+            Judgement::Forgotten => return Verdict::refuse(self.forgotten(write.request)),
         }
         if let Err(error) = self.has_room(write) {
             return Verdict::refuse(error);
@@ -119,6 +119,20 @@ impl Replica {
             }
         }
         Verdict::Append(versions)
+    }
+
+    /// A repeat's earlier attempt may have been applied; of a first attempt that is for the sender to say.
+    fn forgotten(&self, request: RequestId) -> CallError {
+        if request.retry {
+            let why = "what became of the request is forgotten: it is too long ago to be repeated";
+            return unknown(Some(request), why);
+        }
+        let born = self.outcomes.forgotten_through();
+        let message = format!(
+            "the request was born at sequence {}, and what became of requests is known from {born} on",
+            request.born
+        );
+        CallError { born, ..CallError::new(ErrorKind::Forgotten, message) }
     }
 
     /// The limits of the dirty suffix and of outcomes: refused, never dropped.
@@ -305,10 +319,6 @@ fn condition_error(change: &Change, state: KeyState) -> Option<CallError> {
         }
     };
     Some(CallError { observed_version: observed, ..CallError::new(kind, message) })
-}
-
-fn forgotten(request: RequestId) -> CallError {
-    unknown(Some(request), "what became of the request is forgotten: it is too long ago to be repeated")
 }
 
 fn unknown(request: Option<RequestId>, why: &str) -> CallError {

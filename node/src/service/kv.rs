@@ -194,10 +194,10 @@ pub(super) async fn see_through(
 ) -> Result<Applied, CallError> {
     let Wish { change, id, handed_on } = wish;
     if let Some(request) = id {
-        return write(node, chain, Order { change, request, handed_on }, deadline).await;
+        return write(node, chain, Order { change, request, is_own_id: false, handed_on }, deadline).await;
     }
     let request = node.request_ids.take(commit(chain, &change.key));
-    let outcome = write(node, chain, Order { change, request, handed_on }, deadline).await;
+    let outcome = write(node, chain, Order { change, request, is_own_id: true, handed_on }, deadline).await;
     if outcome.as_ref().map_or_else(|error| error.kind.is_certain(), |_| true) {
         node.request_ids.give_back(request);
     }

@@ -27,8 +27,20 @@ use crate::{
 pub(super) struct Order {
     pub(super) change: Change,
     pub(super) request: RequestId,
+    /// The id is one of this node's, so that nobody else has ever sent it.
+    pub(super) is_own_id: bool,
     /// Another node has handed it on: it goes no further.
     pub(super) handed_on: bool,
+}
+
+impl Order {
+    /// The head has forgotten what became of requests so old. An own id that was never applied may be as young as the
+    /// head wants it; who gave another one must say so himself.
+    fn is_reborn(&mut self, error: &CallError) -> bool {
+        let born = if self.is_own_id { error.reborn(self.request.born) } else { None };
+        self.request.born = born.unwrap_or(self.request.born);
+        born.is_some()
+    }
 }
 
 /// What a write has made.
@@ -91,6 +103,9 @@ pub(super) async fn write(
         };
         maybe_applied |= failed.maybe_applied;
         order.request.retry |= failed.maybe_applied;
+        if !maybe_applied && order.is_reborn(&failed.error) {
+            continue;
+        }
         if !may_pass(failed.error.kind, order.handed_on) || !patience.wait().await {
             return Err(conclude(chain, failed.error, order.request, maybe_applied));
         }
@@ -143,7 +158,7 @@ async fn attempt(
 fn not_head(chain: &Chain, view: Option<&View>) -> CallError {
     let epoch = view.map(|view| view.epoch).unwrap_or_default();
     let text = format!("this node is not the head of chain {} in epoch {epoch}", chain.id);
-    let head = view.and_then(View::head).map(|head| head.address.clone());
+    let head = view.and_then(View::head).map(|head| head.address.as_str().into());
     CallError { head, ..CallError::new(ErrorKind::NotHead, text).with_view(view.cloned()) }
 }
 
@@ -268,6 +283,24 @@ mod tests {
 
     fn key() -> Key {
         Key::new("k").unwrap()
+    }
+
+    #[test]
+    fn only_an_own_id_is_born_again() {
+        let order = |is_own_id| {
+            let client = craq_proto::ClientId(uuid::Uuid::from_u128(7));
+            let request = RequestId { client, number: 1, floor: 1, born: Seq(3), retry: false };
+            let change = change(key(), None, None, None).unwrap();
+            Order { change, request, is_own_id, handed_on: false }
+        };
+        let forgotten =
+            |born| CallError { born: Seq(born), ..CallError::new(ErrorKind::Forgotten, "too old") };
+        let (mut own, mut foreign) = (order(true), order(false));
+        assert!(!foreign.is_reborn(&forgotten(9)));
+        assert!(!own.is_reborn(&CallError::unavailable("no lease")));
+        assert!(own.is_reborn(&forgotten(9)));
+        assert_eq!((foreign.request.born, own.request.born), (Seq(3), Seq(9)));
+        assert!(!own.is_reborn(&forgotten(9)), "the same error again would be asked for without end");
     }
 
     #[test]

@@ -277,6 +277,7 @@ pub(super) fn error_seeds() -> Vec<Vec<u8>> {
         view: Some(Box::new(a_view())),
         observed_version: Version(4),
         request: Some(a_request()),
+        born: Seq(7),
     };
     let kinds = [ErrorKind::NotHead, ErrorKind::OutcomeUnknown, ErrorKind::ConditionFailed];
     kinds.map(|kind| CallError { kind, ..error.clone() }.to_status().details().to_vec()).to_vec()

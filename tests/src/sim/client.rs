@@ -291,8 +291,8 @@ impl World {
             Kind::Read(keys) if keys.len() == 1 => Wish::Read(keys[0].key()),
             Kind::Read(keys) => Wish::Page(keys[0].key(), Name { half: 2, ..keys[0] }.key()),
             Kind::Write(changes) => {
-                let Some(ticket) = &call.ticket else { return };
-                let request = ticket.id(call.retries.is_uncertain());
+                let (Some(ticket), Some(request)) = (&call.ticket, call.retries.request()) else { return };
+                let request = ticket.id(request);
                 Wish::Write(Order {
                     request,
                     changes: changes.iter().map(change).collect(),
@@ -349,6 +349,7 @@ impl World {
         let epoch = self.clients[index].routes.epoch();
         let mut news = error.view.as_deref().cloned().is_some_and(|view| self.install(index, view));
         let client = &mut self.clients[index];
+        client.seen = client.seen.max(error.born);
         if error.kind == ErrorKind::NotHead
             && let Some(head) = &error.head
         {

@@ -267,7 +267,7 @@ impl World {
                     let view = view.as_deref().cloned();
                     let error = CallError::new(ErrorKind::NotHead, "this node is not the head");
                     let error = CallError {
-                        head: view.as_ref().and_then(View::head).map(|head| head.address.clone()),
+                        head: view.as_ref().and_then(View::head).map(|head| head.address.as_str().into()),
                         ..error.with_view(view)
                     };
                     return self.again(machine, id, error, false);

@@ -15,7 +15,6 @@ pub(super) const ELSEWHERE: &[Bug] = &[
     Bug::UnconditionalPut,
     Bug::AmbiguousAppendDone,
     Bug::RetryUnderNewId,
-    Bug::RetryNotFlagged,
     Bug::UnknownCalledRefused,
     Bug::LastAttemptDecides,
 ];

@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     retry::{Next, Retries},
     routing::Routes,
-    session::Lost,
+    session::{Answered, Lost},
     shared::Shared,
 };
 
@@ -185,12 +185,26 @@ pub(crate) async fn in_session(
     until: Instant,
     call: wire::session_call::Call,
 ) -> Result<(Epoch, wire::session_answer::Answer), Failure> {
-    let left = until.saturating_duration_since(Instant::now());
-    let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
     let outcome = match connection.session(|| shared.header(Epoch::ZERO)) {
-        Some(session) => session.call(epoch.0, timeout_ms, call).await,
+        Some(session) => session.call(epoch.0, timeout_ms(until), call).await,
         None => Err(Lost::Unsent),
     };
+    answer(shared, target, connection, outcome)
+}
+
+/// How long a node may take over a call.
+pub(crate) fn timeout_ms(until: Instant) -> u64 {
+    let left = until.saturating_duration_since(Instant::now());
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// What a call's outcome in the connection's session says.
+pub(crate) fn answer(
+    shared: &Shared,
+    target: &str,
+    connection: &Connection,
+    outcome: Result<Answered, Lost>,
+) -> Result<(Epoch, wire::session_answer::Answer), Failure> {
     let answered = match outcome {
         Ok(answered) => answered,
         Err(Lost::Ended(status)) => return Err(failed(shared, target, connection, &status)),

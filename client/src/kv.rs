@@ -92,9 +92,9 @@ impl Client {
 }
 
 /// Reads one key.
-struct ReadCall<'a> {
-    key: Key,
-    options: &'a Options,
+pub(crate) struct ReadCall<'a> {
+    pub(crate) key: Key,
+    pub(crate) options: &'a Options,
 }
 
 impl call::Call for ReadCall<'_> {
@@ -120,39 +120,50 @@ impl call::Call for ReadCall<'_> {
         _: Option<RequestToken>,
     ) -> Result<ReadOutcome, Failure> {
         let connection = shared.channels.get(target, until).await?;
-        let (consistency, bound_ms) = self.options.consistency.to_wire();
-        let message = wire::ReadRequest {
-            header: None,
-            key: self.key.as_bytes().clone(),
-            consistency: consistency.into(),
-            bound_ms,
-            min_seq: self.options.at_least.0,
-        };
         let asked = read_epoch(shared, self.options);
-        let sent = in_session(shared, target, &connection, asked, until, Call::Read(message));
+        let sent = in_session(shared, target, &connection, asked, until, question(&self.key, self.options));
         let (epoch, answer) = match reply(shared, target, until, false, sent).await? {
             (epoch, Answer::Read(answer)) => (epoch, answer),
             _ => return Err(Failure::no_answer(target, "a read was answered with something else")),
         };
-        let path = answer.path().into();
-        if answer.found && checksum(self.key.as_bytes(), &answer.value) != answer.checksum {
-            return Err(Failure::bad_answer(
-                target,
-                ErrorKind::Corrupt,
-                "the value does not match its checksum",
-            ));
-        }
-        shared.saw(answer.commit.max(answer.seq));
-        Ok(ReadOutcome {
-            value: answer.found.then_some(answer.value),
-            version: Version(answer.version),
-            seq: Seq(answer.seq),
-            commit: Seq(answer.commit),
-            epoch,
-            path,
-            node: target.to_owned(),
-        })
+        outcome(shared, target, &self.key, epoch, answer)
     }
+}
+
+/// The read of a key as a call of a session.
+pub(crate) fn question(key: &Key, options: &Options) -> Call {
+    let (consistency, bound_ms) = options.consistency.to_wire();
+    Call::Read(wire::ReadRequest {
+        header: None,
+        key: key.as_bytes().clone(),
+        consistency: consistency.into(),
+        bound_ms,
+        min_seq: options.at_least.0,
+    })
+}
+
+/// What a replica's answer to a read says.
+pub(crate) fn outcome(
+    shared: &Shared,
+    target: &str,
+    key: &Key,
+    epoch: Epoch,
+    answer: wire::ReadReply,
+) -> Result<ReadOutcome, Failure> {
+    let path = answer.path().into();
+    if answer.found && checksum(key.as_bytes(), &answer.value) != answer.checksum {
+        return Err(Failure::bad_answer(target, ErrorKind::Corrupt, "the value does not match its checksum"));
+    }
+    shared.saw(answer.commit.max(answer.seq));
+    Ok(ReadOutcome {
+        value: answer.found.then_some(answer.value),
+        version: Version(answer.version),
+        seq: Seq(answer.seq),
+        commit: Seq(answer.commit),
+        epoch,
+        path,
+        node: target.to_owned(),
+    })
 }
 
 /// Writes or deletes one key.

@@ -33,6 +33,10 @@
 //!     Err(error) => return Err(error),
 //! }
 //!
+//! // Many keys at once, each read for itself.
+//! let reads = client.read_many(["greeting", "farewell"], &Options::new()).await?;
+//! assert_eq!(reads.len(), 2);
+//!
 //! // From any replica that heard from the chain lately.
 //! let options = Options::new().consistency(Consistency::Bounded(Duration::from_millis(500)));
 //! let read = client.read_with("greeting", &options).await?;
@@ -49,6 +53,7 @@
 
 mod address;
 mod admin;
+mod batch;
 mod call;
 mod channels;
 pub mod check;

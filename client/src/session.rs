@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -52,17 +53,42 @@ pub(crate) enum Lost {
 
 type Outcome = Result<Answered, Lost>;
 
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Caller {
+    One(oneshot::Sender<Outcome>),
+    /// One of many calls that are made together: which, and who waits for all of them.
+    Part(usize, mpsc::UnboundedSender<(usize, Outcome)>),
+}
+
+impl Caller {
+    /// Whoever has gone need not know.
+    fn tell(self, outcome: Outcome) {
+        match self {
+            Self::One(caller) => drop(caller.send(outcome)),
+            Self::Part(index, caller) => drop(caller.send((index, outcome))),
+        }
+    }
+
+    fn has_gone(&self) -> bool {
+        match self {
+            Self::One(caller) => caller.is_closed(),
+            Self::Part(_, caller) => caller.is_closed(),
+        }
+    }
+}
+
 /// A call that has not left yet.
 #[derive(Debug)]
 struct Waiting {
     call: wire::SessionCall,
-    caller: oneshot::Sender<Outcome>,
+    caller: Caller,
 }
 
 /// Who waits for which answer.
 #[derive(Debug, Default)]
 struct Pending {
-    callers: HashMap<u64, oneshot::Sender<Outcome>>,
+    callers: HashMap<u64, Caller>,
     is_over: bool,
 }
 
@@ -81,27 +107,56 @@ impl Session {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (caller, answer) = oneshot::channel();
         let call = wire::SessionCall { id, epoch, timeout_ms, call: Some(call) };
-        if self.queue.send(Waiting { call, caller }).is_err() {
+        if self.queue.send(Waiting { call, caller: Caller::One(caller) }).is_err() {
             return Err(Lost::Unsent);
         }
-        let mut departure = Departure { session: self, id, is_answered: false };
+        let mut departure = Departure { session: self, ids: id..id + 1, is_answered: false };
         let outcome = answer.await;
         departure.is_answered = true;
         outcome.unwrap_or(Err(Lost::Unsent))
+    }
+
+    /// Makes many calls at once, and waits for all answers: `outcomes` gets them in the calls' order,
+    /// as they come. What never came had not left.
+    pub(crate) async fn call_many(
+        &self,
+        epoch: u64,
+        timeout_ms: u64,
+        calls: Vec<Call>,
+        outcomes: &mut [Option<Outcome>],
+    ) {
+        let count = calls.len() as u64;
+        let first = self.last.fetch_add(count, Ordering::Relaxed) + 1;
+        let (caller, mut answers) = mpsc::unbounded_channel();
+        for (index, (id, call)) in (first..).zip(calls).enumerate() {
+            let call = wire::SessionCall { id, epoch, timeout_ms, call: Some(call) };
+            let caller = Caller::Part(index, caller.clone());
+            if self.queue.send(Waiting { call, caller }).is_err() {
+                break;
+            }
+        }
+        drop(caller);
+        let mut departure = Departure { session: self, ids: first..first + count, is_answered: false };
+        // It ends when nobody is left who could answer.
+        while let Some((index, outcome)) = answers.recv().await {
+            outcomes[index] = Some(outcome);
+        }
+        departure.is_answered = true;
     }
 }
 
 /// Forgets a caller that does not wait any longer.
 struct Departure<'a> {
     session: &'a Session,
-    id: u64,
+    ids: Range<u64>,
     is_answered: bool,
 }
 
 impl Drop for Departure<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.session.pending.lock().callers.remove(&self.id);
+            let mut pending = self.session.pending.lock();
+            self.ids.clone().for_each(|id| drop(pending.callers.remove(&id)));
         }
     }
 }
@@ -139,7 +194,7 @@ impl Calls {
                 // Its callers are told by the end of this stream.
                 return None;
             }
-            if !caller.is_closed() {
+            if !caller.has_gone() {
                 pending.callers.insert(call.id, caller);
                 calls.push(call);
             }
@@ -174,8 +229,7 @@ async fn converse(
         std::mem::take(&mut pending.callers)
     };
     for caller in callers.into_values() {
-        // Whoever has gone need not know.
-        let _ = caller.send(Err(Lost::Ended(end.clone())));
+        caller.tell(Err(Lost::Ended(end.clone())));
     }
 }
 
@@ -194,8 +248,7 @@ async fn listen(mut replies: tonic::Streaming<wire::SessionReply>, pending: &Mut
         let mut pending = pending.lock();
         for wire::SessionAnswer { id, epoch, answer } in reply.answers {
             if let (Some(caller), Some(answer)) = (pending.callers.remove(&id), answer) {
-                // Whoever has gone need not know.
-                let _ = caller.send(Ok(Answered { cluster: header.cluster, epoch, answer }));
+                caller.tell(Ok(Answered { cluster: header.cluster, epoch, answer }));
             }
         }
     }

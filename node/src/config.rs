@@ -60,7 +60,8 @@ pub struct Config {
     /// Where to keep the data. What one kind has written no other one opens.
     #[arg(long, env = "CRAQ_STORE", value_enum, default_value = "redb")]
     pub store: StoreKind,
-    /// How much memory the store may use as its cache, like 256MiB.
+    /// How much memory caches may use, like 256MiB: a quarter of it for values that were read lately, the rest for the
+    /// store.
     #[arg(long, env = "CRAQ_CACHE_SIZE", default_value = "256MiB", value_parser = bytes, value_name = "SIZE")]
     pub cache_size: usize,
     /// Stand right after this node, if the node is new [default: at the tail].

@@ -70,6 +70,11 @@ fn open(config: &Config) -> Result<Arc<dyn Backend>, NodeError> {
     }
 }
 
+/// The part of the cache that holds values as they are answered. The other part is the backend's, for what it reads.
+fn recent_bytes(config: &Config) -> usize {
+    config.cache_size / 4
+}
+
 /// Opens the file, waiting a little if that is refused: a process that was killed a moment ago may still hold it.
 fn open_file<B: Backend>(
     config: &Config,
@@ -77,7 +82,7 @@ fn open_file<B: Backend>(
 ) -> Result<Arc<dyn Backend>, NodeError> {
     let began = Instant::now();
     loop {
-        match open(&config.file, config.cache_size) {
+        match open(&config.file, config.cache_size - recent_bytes(config)) {
             Ok(backend) => return Ok(Arc::new(backend)),
             Err(StoreError::Open(_)) if began.elapsed() < STORE_WAIT => thread::sleep(STORE_WAIT / 40),
             Err(source) => return Err(NodeError::Open { path: config.file.clone(), source }),
@@ -106,6 +111,7 @@ pub async fn run(config: Config, backend: Arc<dyn Backend>) -> Result<(), NodeEr
     let signals = Arc::new(Signals::default());
     let peers = Arc::new(Peers::new(Arc::clone(&me), config.lease, Reach::new(signals.alarm())));
     let writer = Arc::new(Writer::start(store.backend(), |error| fatal::exit(&error.into())));
+    let recent = recent_bytes(&config) / loaded.len().max(1);
     let chains = loaded.into_iter().map(|(id, replica, chain_store)| {
         let parts = Parts {
             peers: Arc::clone(&peers),
@@ -113,7 +119,7 @@ pub async fn run(config: Config, backend: Arc<dyn Backend>) -> Result<(), NodeEr
             signals: Arc::clone(&signals),
             node: me.node,
         };
-        (id.clone(), driver::start(id, replica, chain_store, parts))
+        (id.clone(), driver::start(id, replica, chain_store.with_recent(recent), parts))
     });
     let chains: Chains = Arc::new(chains.collect::<BTreeMap<_, _>>());
     let (registered, registration) = watch::channel(false);

@@ -170,3 +170,42 @@ async fn a_new_view_is_followed_without_a_call() {
     let late = client.wait_for_view(Duration::from_millis(10), |view| view.epoch.0 == 3).await;
     assert!(matches!(late, Err(Error::Unavailable { .. })));
 }
+
+#[tokio::test]
+async fn many_keys_are_read_at_once_and_come_in_their_order() {
+    let node = Fake::node();
+    chain(1, &[&node]);
+    node.will([Answer::Found("x"), Answer::Missing, Answer::Found("z")]);
+    let outcomes = client(&node).await.read_many(["a", "b", "c"], &Options::new()).await.unwrap();
+    let values: Vec<_> = outcomes.iter().map(|outcome| outcome.value.as_deref()).collect();
+    assert_eq!(values, [Some(&b"x"[..]), None, Some(&b"z"[..])]);
+    let keys: Vec<_> = reads(&node).into_iter().map(|read| read.key).collect();
+    assert_eq!(keys, ["a", "b", "c"]);
+    assert_eq!(client(&node).await.read_many([""; 0], &Options::new()).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn of_many_keys_those_without_a_good_answer_are_read_again() {
+    let node = Fake::node();
+    chain(1, &[&node]);
+    let first = [Answer::Found("x"), error(ErrorKind::Unavailable), Answer::Corrupt("y"), Answer::Silence];
+    node.will(first).will((0..3).map(|_| Answer::Found("again")));
+    let began = Instant::now();
+    let outcomes = client(&node).await.read_many(["a", "b", "c", "d"], &Options::new()).await.unwrap();
+    let values: Vec<_> = outcomes.iter().map(|outcome| outcome.value.as_deref().unwrap()).collect();
+    assert_eq!(values, [&b"x"[..], b"again", b"again", b"again"]);
+    assert!(began.elapsed() < Duration::from_secs(4), "the silence was waited for");
+    assert_eq!(reads(&node).len(), 7);
+}
+
+#[tokio::test]
+async fn one_key_that_cannot_be_read_is_the_error_of_all() {
+    let node = Fake::node();
+    chain(1, &[&node]);
+    node.will([Answer::Found("x"), error(ErrorKind::Invalid), error(ErrorKind::Invalid)]);
+    let client = client(&node).await;
+    let end = client.read_many(["a", "b"], &Options::new()).await;
+    assert!(matches!(end, Err(Error::Invalid { .. })), "{end:?}");
+    let end = client.read_many(["a", ""], &Options::new()).await;
+    assert!(matches!(end, Err(Error::Invalid { .. })), "{end:?}");
+}

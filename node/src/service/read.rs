@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use craq_proto::{CallError, ErrorKind, Key, Op, Row, Seq, Version, View, entry::Found, wire::ReadPath};
+use craq_proto::{CallError, ErrorKind, Key, Seq, View, entry::Found, wire::ReadPath};
 
 use super::call::{Deadline, Patience, late};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         Look, Permit,
         event::{Input, Position, Reply},
     },
+    store::History,
 };
 
 /// How fresh an answer has to be.
@@ -44,6 +45,7 @@ pub(super) struct Answer {
 
 /// A read that may be answered if its permit holds after the store was read.
 struct Plan {
+    history: History,
     position: Option<Position>,
     permit: Permit,
     path: ReadPath,
@@ -94,14 +96,27 @@ fn complete(chain: &Chain, key: &Key, fresh: Freshness, plan: Plan) -> Result<An
         let text = format!("this replica knows the log up to {}, not to {}", plan.commit, fresh.min_seq);
         return Err(CallError::unavailable(text));
     }
-    let found = look_up(chain, key, plan.position)?;
-    still_fresh(chain, key, fresh, plan.permit)?;
+    let position = plan.position.filter(|position| !position.deleted);
+    let recent = position.and_then(|position| chain.store.recent(plan.history, key, position));
+    let found = match (recent, position) {
+        (None, Some(position)) => {
+            let found = look_up(chain, key, position)?;
+            still_fresh(chain, key, fresh, plan.permit)?;
+            chain.store.keep(plan.history, key, position, &found);
+            Some(found)
+        }
+        (recent, _) => {
+            still_fresh(chain, key, fresh, plan.permit)?;
+            recent
+        }
+    };
     chain.reads.answered(plan.path, fresh.strong);
     Ok(Answer { found, position: plan.position, path: plan.path, commit: plan.commit })
 }
 
 /// What this replica alone can plan; none: the key is dirty.
 fn look(chain: &Chain, key: &Key, fresh: Freshness) -> Option<Result<Plan, CallError>> {
+    let history = chain.store.history();
     let look = if fresh.strong {
         chain.reader.strong(clock::now(), key.as_ref())
     } else {
@@ -110,7 +125,7 @@ fn look(chain: &Chain, key: &Key, fresh: Freshness) -> Option<Result<Plan, CallE
     match look {
         Look::Serve { position, permit, commit, at_tail } => {
             let path = if at_tail { ReadPath::AtTail } else { ReadPath::Clean };
-            Some(Ok(Plan { position, permit, path, commit }))
+            Some(Ok(Plan { history, position, permit, path, commit }))
         }
         Look::Dirty => None,
         Look::Refused(error) => Some(Err(error)),
@@ -119,37 +134,24 @@ fn look(chain: &Chain, key: &Key, fresh: Freshness) -> Option<Result<Plan, CallE
 
 async fn ask_tail(chain: &Chain, key: &Key, deadline: Deadline) -> Result<Plan, CallError> {
     // Before the question: an answer of another epoch is not given.
+    let history = chain.store.history();
     let permit = chain.reader.permit(clock::now())?;
     let question = chain.ask(|ticket| Input::Read { ticket, key: key.clone() });
     let answer = deadline.bound(question).await.ok_or_else(late)??;
     match answer.reply {
-        Reply::Serve { position, commit } => Ok(Plan { position, permit, path: ReadPath::AskedTail, commit }),
+        Reply::Serve { position, commit } => {
+            Ok(Plan { history, position, permit, path: ReadPath::AskedTail, commit })
+        }
         Reply::Refused(error) => Err(error),
         other => Err(CallError::unavailable(format!("a read was answered with {other:?}"))),
     }
 }
 
-/// What the store holds at the position; none: the key does not exist.
-fn look_up(chain: &Chain, key: &Key, position: Option<Position>) -> Result<Option<Found>, CallError> {
-    let Some(position) = position.filter(|position| !position.deleted) else { return Ok(None) };
-    let row =
-        chain.store.get(position.seq, position.index).unwrap_or_else(|error| fatal::exit(&error.into()));
-    let found = row.and_then(|row| found(row, key, position.version));
+/// What the store holds at the position; none: it was overwritten.
+fn look_up(chain: &Chain, key: &Key, position: Position) -> Result<Found, CallError> {
+    let found = chain.store.find(key, position).unwrap_or_else(|error| fatal::exit(&error.into()));
     // There is something newer then, which the next look finds.
-    found
-        .map(Some)
-        .ok_or_else(|| CallError::unavailable("the version was overwritten and swept while it was read"))
-}
-
-/// The row as a reader gets it, if it holds this version of the key.
-pub(super) fn found(row: Row, key: &Key, version: Version) -> Option<Found> {
-    let seq = row.seq;
-    let mutation = row.mutation.filter(|mutation| mutation.key == *key && mutation.version == version)?;
-    let checksum = mutation.checksum;
-    match mutation.op {
-        Op::Put(value) => Some(Found { value: value.into_bytes(), version, seq, checksum }),
-        Op::Delete => None,
-    }
+    found.ok_or_else(|| CallError::unavailable("the version was overwritten and swept while it was read"))
 }
 
 /// The process may have been paused since the plan was made: asked with a time read now.

@@ -10,7 +10,7 @@ use craq_proto::{CallError, ErrorKind, Key, Seq, wire};
 
 use super::{
     call::{Deadline, Patience, late},
-    read::{Freshness, found, may_answer, with_newest_view},
+    read::{Freshness, may_answer, with_newest_view},
 };
 use crate::{
     clock,
@@ -174,8 +174,8 @@ fn take(
 }
 
 fn item(snapshot: &ChainSnapshot, key: &Key, position: Position) -> Result<wire::Item, CallError> {
-    let row = snapshot.get(position.seq, position.index).unwrap_or_else(|error| fatal::exit(&error.into()));
-    let found = row.and_then(|row| found(row, key, position.version)).ok_or_else(|| {
+    let found = snapshot.find(key, position).unwrap_or_else(|error| fatal::exit(&error.into()));
+    let found = found.ok_or_else(|| {
         CallError::unavailable("a version was overwritten and swept while its page was read")
     })?;
     Ok(wire::Item {

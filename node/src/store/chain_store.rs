@@ -2,20 +2,21 @@
 //!
 //! What a replica orders as a [`StoreWrite`] becomes changes of a batch here; the [`writer`](super::writer) applies them.
 //! Reading needs no turn: rows are looked up by position, by any thread, while the writer writes.
-//! Every row's checksums are verified whenever it is read.
+//! Every row's checksums are verified whenever it is read; values that were read lately are kept (see `recent`).
 //! Never here: which rows are committed, newest, or no longer wanted. See `recover` for how a chain is read at a start.
 
 use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use craq_proto::{ChainId, Row, Seq};
+use craq_proto::{ChainId, Key, Op, Row, Seq, Version, entry::Found};
 
 use super::{
     Backend, Batch, Change, Snapshot, StoreError, Table,
     encoding::{decode_row, decode_row_key, encode_row, row_key},
+    recent::{History, Recent},
     records::{outcome_key, seal, seal_outcome, seal_view},
 };
-use crate::replica::event::StoreWrite;
+use crate::replica::event::{Position, StoreWrite};
 
 /// Keys of the meta records.
 pub(super) mod meta_key {
@@ -33,13 +34,21 @@ pub struct ChainStore {
     pub(super) log: Table,
     pub(super) meta: Table,
     pub(super) requests: Table,
+    recent: Arc<Recent>,
 }
 
 impl ChainStore {
     /// The chain with this number in the store's directory.
     pub(super) fn new(backend: Arc<dyn Backend>, chain: ChainId, number: u32) -> Self {
         let table = |offset| Table(number * 4 + offset);
-        Self { backend, chain, log: table(1), meta: table(2), requests: table(3) }
+        let recent = Arc::new(Recent::new(0));
+        Self { backend, chain, log: table(1), meta: table(2), requests: table(3), recent }
+    }
+
+    /// The same, and up to about so many bytes of values that were read lately are kept in memory.
+    #[must_use]
+    pub fn with_recent(self, bytes_max: usize) -> Self {
+        Self { recent: Arc::new(Recent::new(bytes_max)), ..self }
     }
 
     /// Which chain.
@@ -52,6 +61,28 @@ impl ChainStore {
     pub fn get(&self, seq: Seq, index: u32) -> Result<Option<Row>, StoreError> {
         let record = self.backend.get(self.log, &row_key(seq, index))?;
         record.map(|record| decode_row(seq, index, &record)).transpose()
+    }
+
+    /// To be taken before the look at the map that says where a value lies.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.recent.history()
+    }
+
+    /// The value at this position, if it was read lately.
+    #[must_use]
+    pub fn recent(&self, history: History, key: &Key, position: Position) -> Option<Found> {
+        self.recent.get(history, key, position)
+    }
+
+    /// The value at this position; none: it was overwritten and swept.
+    pub fn find(&self, key: &Key, position: Position) -> Result<Option<Found>, StoreError> {
+        Ok(self.get(position.seq, position.index)?.and_then(|row| found(row, key, position.version)))
+    }
+
+    /// What was found under this history could be answered: it is kept, so that it is found again as a recent one.
+    pub fn keep(&self, history: History, key: &Key, position: Position, found: &Found) {
+        self.recent.keep(history, key, position, found);
     }
 
     /// The newest state, held still: for pages of a range.
@@ -95,6 +126,7 @@ impl ChainStore {
     /// Adds the changes that this write means to the batch, in the order that [`StoreWrite`] documents.
     pub fn encode(&self, write: &StoreWrite, batch: &mut Batch) {
         if write.wipe {
+            self.recent.begin_history();
             batch.push(Change::Clear(self.log));
             batch.push(Change::Clear(self.requests));
             for key in [meta_key::COMMIT, meta_key::GC_FLOOR, meta_key::FORGOTTEN_THROUGH] {
@@ -158,6 +190,22 @@ impl ChainSnapshot {
         let record = self.snapshot.get(self.log, &row_key(seq, index))?;
         record.map(|record| decode_row(seq, index, &record)).transpose()
     }
+
+    /// The value at this position; none: there was none.
+    pub fn find(&self, key: &Key, position: Position) -> Result<Option<Found>, StoreError> {
+        Ok(self.get(position.seq, position.index)?.and_then(|row| found(row, key, position.version)))
+    }
+}
+
+/// The row as a reader gets it, if it holds this version of the key.
+fn found(row: Row, key: &Key, version: Version) -> Option<Found> {
+    let seq = row.seq;
+    let mutation = row.mutation.filter(|mutation| mutation.key == *key && mutation.version == version)?;
+    let checksum = mutation.checksum;
+    match mutation.op {
+        Op::Put(value) => Some(Found { value: value.into_bytes(), version, seq, checksum }),
+        Op::Delete => None,
+    }
 }
 
 impl fmt::Debug for ChainSnapshot {
@@ -198,5 +246,26 @@ impl Page {
         }
         self.rows.push(row);
         ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Memory, Store};
+
+    #[test]
+    fn what_was_read_before_a_wipe_is_not_found_after_it() {
+        let store = Store::open(Arc::new(Memory::new())).unwrap();
+        let chain = store.chain(&ChainId::default_chain()).unwrap().with_recent(1 << 20);
+        let key = Key::new("k").unwrap();
+        let position = Position { seq: Seq(3), index: 0, version: Version(1), deleted: false };
+        let found = Found { value: Bytes::from_static(b"v"), version: Version(1), seq: Seq(3), checksum: 7 };
+        let before = chain.history();
+        chain.keep(before, &key, position, &found);
+        let writer = chain.clone();
+        assert_eq!(writer.recent(before, &key, position), Some(found), "clones share what was read");
+        writer.encode(&StoreWrite { wipe: true, ..StoreWrite::default() }, &mut Batch::new());
+        assert_eq!(chain.recent(chain.history(), &key, position), None);
     }
 }

@@ -18,6 +18,7 @@ pub mod encoding;
 pub mod fjall;
 mod guard;
 pub mod memory;
+mod recent;
 mod records;
 pub mod recover;
 pub mod redb;
@@ -29,6 +30,7 @@ pub use directory::{Identity, Store};
 #[cfg(feature = "fjall")]
 pub use fjall::Fjall;
 pub use memory::Memory;
+pub use recent::History;
 pub use recover::Meta;
 pub use redb::Redb;
 pub use writer::Writer;

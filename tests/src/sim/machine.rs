@@ -100,6 +100,9 @@ pub(super) struct InFlight {
     writes: Vec<(PersistId, StoreWrite)>,
 }
 
+/// So many bytes of values that were read lately does a process keep: few, so that some are dropped.
+const RECENT_BYTES: usize = 64 * 1024;
+
 /// A node's process.
 pub(super) struct Process {
     pub(super) number: u64,
@@ -186,7 +189,7 @@ impl World {
         let now = self.clock(machine);
         let backend = self.machines[machine].disk.mount()?;
         let store = Store::open_with(backend, || fresh)?;
-        let chain = store.chain(&ChainId::default_chain())?;
+        let chain = store.chain(&ChainId::default_chain())?.with_recent(RECENT_BYTES);
         let identity = store.identity();
         let (node, incarnation) = (identity.node, identity.incarnation);
         let mut loader = Loader::new(self.setup.replica.clone(), node, incarnation, chain.meta()?);

@@ -10,10 +10,11 @@ use craq_node::{
         Look, PageLook, Permit, Strength,
         event::{Change, Input, Position, Reply, Ticket, Write},
     },
-    store::ChainSnapshot,
+    store::{ChainSnapshot, History},
 };
 use craq_proto::{
-    CallError, ErrorKind, Key, Op, RequestId, Seq, Version, View,
+    CallError, ErrorKind, Key, RequestId, Seq, Version, View,
+    entry::Found,
     planted::{self, Bug},
 };
 use rand::RngExt;
@@ -88,6 +89,9 @@ pub(super) struct Operation {
     /// What the replica was asked, and under which permit.
     ticket: Option<Ticket>,
     permit: Option<Permit>,
+    /// Taken before the look at the replica; and what was found of a key that was not read lately.
+    history: Option<History>,
+    news: Option<(Position, Found)>,
     /// The head to which the write was handed on.
     handed_to: Option<Place>,
     maybe_applied: bool,
@@ -108,6 +112,8 @@ impl World {
             wait: Duration::from_millis(4),
             ticket: None,
             permit: None,
+            history: None,
+            news: None,
             handed_to: None,
             maybe_applied: false,
         };
@@ -139,9 +145,14 @@ impl World {
         let Some(operation) = self.operation(machine, id) else { return };
         operation.ticket = None;
         operation.permit = None;
+        operation.news = None;
         match operation.wish.clone() {
             Wish::Read(key) => {
                 let Some(process) = self.process(machine) else { return };
+                let history = process.chain.history();
+                if let Some(operation) = process.operations.get_mut(&id) {
+                    operation.history = Some(history);
+                }
                 match process.reader.strong(now, key.as_ref()) {
                     Look::Serve { position, permit, commit, .. } => {
                         self.soon(machine, id, Stage::Look(position, permit, commit));
@@ -191,31 +202,27 @@ impl World {
             let error = CallError::unavailable("the read lease lapsed");
             return self.again(machine, id, error, false);
         }
-        let Some(Operation { wish: Wish::Read(key), .. }) = process.operations.get(&id) else { return };
+        let Some(operation) = process.operations.get_mut(&id) else { return };
+        let (Wish::Read(key), Some(history)) = (&operation.wish, operation.history) else { return };
         let key = key.clone();
         let none = Item { key: key.clone(), value: None, version: Version::ZERO, seq: Seq::ZERO };
         let item = match position {
             None => none,
-            Some(found) if found.deleted => Item { version: found.version, seq: found.seq, ..none },
-            Some(found) => match process.chain.get(found.seq, found.index) {
-                Err(error) => return self.crash(machine, false, &error.to_string()),
-                Ok(row) => {
-                    let mutation = row.and_then(|row| row.mutation);
-                    let mutation = mutation.filter(|m| m.key == key && m.version == found.version);
-                    match mutation.map(|mutation| mutation.op) {
-                        Some(Op::Put(value)) => Item {
-                            key,
-                            value: Some(value.into_bytes()),
-                            version: found.version,
-                            seq: found.seq,
-                        },
-                        _ => {
+            Some(place) if place.deleted => Item { version: place.version, seq: place.seq, ..none },
+            Some(place) => {
+                let recent = process.chain.recent(history, &key, place);
+                let found =
+                    match recent.map_or_else(|| process.chain.find(&key, place), |found| Ok(Some(found))) {
+                        Err(error) => return self.crash(machine, false, &error.to_string()),
+                        Ok(Some(found)) => found,
+                        Ok(None) => {
                             let error = CallError::unavailable("overwritten and swept while it was read");
                             return self.again(machine, id, error, false);
                         }
-                    }
-                }
-            },
+                    };
+                operation.news = Some((place, found.clone()));
+                Item { key, value: Some(found.value), version: place.version, seq: place.seq }
+            }
         };
         self.soon(machine, id, Stage::Check(vec![item], permit, commit));
     }
@@ -252,6 +259,12 @@ impl World {
         if !is_planted && !process.reader.holds(now, permit) {
             let error = CallError::unavailable("the read lease lapsed while the store was read");
             return self.again(machine, id, error, false);
+        }
+        if let Some(operation) = process.operations.get_mut(&id)
+            && let (Wish::Read(key), Some(history)) = (&operation.wish, operation.history)
+            && let Some((place, found)) = operation.news.take()
+        {
+            process.chain.keep(history, key, place, &found);
         }
         self.end_operation(machine, id, Ok(Answer::Found(items, commit)));
     }
@@ -445,19 +458,11 @@ impl World {
 }
 
 fn items(snapshot: &ChainSnapshot, positions: Vec<(Key, Position)>) -> Result<Vec<Item>, CallError> {
-    let item = |(key, position): (Key, Position)| {
-        let row = snapshot.get(position.seq, position.index).ok().flatten();
-        let mutation = row.and_then(|row| row.mutation);
-        let mutation = mutation.filter(|m| m.key == key && m.version == position.version);
-        match mutation.map(|mutation| mutation.op) {
-            Some(Op::Put(value)) => Ok(Item {
-                key,
-                value: Some(value.into_bytes()),
-                version: position.version,
-                seq: position.seq,
-            }),
-            _ => Err(CallError::unavailable("overwritten and swept while its page was read")),
+    let item = |(key, position): (Key, Position)| match snapshot.find(&key, position).ok().flatten() {
+        Some(found) => {
+            Ok(Item { key, value: Some(found.value), version: position.version, seq: position.seq })
         }
+        None => Err(CallError::unavailable("overwritten and swept while its page was read")),
     };
     positions.into_iter().map(item).collect()
 }

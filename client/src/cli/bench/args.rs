@@ -40,7 +40,7 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// Writes, each of one key.
     Write(LoadArgs),
-    /// Reads, each of one key; every value is verified.
+    /// Reads, each of one key, or of `--batch` keys; every value is verified.
     Read(LoadArgs),
     /// Reads and writes, `--read-ratio` of them reads.
     Mixed(LoadArgs),
@@ -88,7 +88,8 @@ pub(crate) struct LoadArgs {
     /// So many operations of each client are under way at once.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) pipeline: u32,
-    /// `scan`: keys of a scan, up to 1000 [default: 100]. Other calls have one key each.
+    /// `scan`: keys of a scan, up to 1000 [default: 100]. `read`: keys of a call, up to 1000 [default: 1]; latencies are
+    /// those of whole calls then. Other calls have one key each.
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u64>,
     /// The measured time of each round; Ctrl-C ends it earlier and still prints the figures.

@@ -107,8 +107,8 @@ pub(super) struct Success {
     pub(super) bytes: u64,
     /// Values that were read and found right.
     pub(super) verified: u64,
-    /// How a read was answered, and by which node.
-    pub(super) read: Option<(ReadPath, String)>,
+    /// How reads were answered, by which node, and how many of them.
+    pub(super) reads: Vec<(ReadPath, String, u64)>,
 }
 
 /// An operation that did not.
@@ -208,9 +208,9 @@ impl Tally {
                 counts.keys += success.keys;
                 counts.bytes += success.bytes;
                 self.verified += success.verified;
-                if let Some((path, node)) = success.read {
-                    *self.paths.entry(path.as_str()).or_default() += 1;
-                    *self.nodes.entry(node).or_default() += 1;
+                for (path, node, keys) in success.reads {
+                    *self.paths.entry(path.as_str()).or_default() += keys;
+                    *self.nodes.entry(node).or_default() += keys;
                 }
             }
             Ended::Conflict if within.ended => self.conflicts += 1,

@@ -203,6 +203,7 @@ impl Lane {
 
     async fn operate(&mut self, kind: Kind) -> Ended {
         match kind {
+            Kind::Read if self.tools.batch > 1 => self.tools.read_many().await,
             Kind::Read => self.tools.read().await,
             Kind::Write => self.tools.write().await,
             Kind::Scan => self.tools.scan().await,

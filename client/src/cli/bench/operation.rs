@@ -47,13 +47,40 @@ impl Tools {
         let (number, turn) = (self.choose(), self.next_read());
         match self.client.read_with(self.keys.name(number), &self.reads[turn]).await {
             Ok(read) => match verified(&self.keys, number, &read) {
-                Ok(bytes) => {
-                    Ended::Well(Success { keys: 1, bytes, verified: 1, read: Some((read.path, read.node)) })
-                }
+                Ok(bytes) => Ended::Well(Success {
+                    keys: 1,
+                    bytes,
+                    verified: 1,
+                    reads: vec![(read.path, read.node, 1)],
+                }),
                 Err(trouble) => Ended::Badly(trouble),
             },
             Err(error) => Ended::Badly(error.into()),
         }
+    }
+
+    /// Reads a batch of keys in one call.
+    pub(super) async fn read_many(&mut self) -> Ended {
+        let numbers: Vec<u64> = (0..self.batch).map(|_| self.choose()).collect();
+        let turn = self.next_read();
+        let names = numbers.iter().map(|number| self.keys.name(*number));
+        let outcomes = match self.client.read_many(names, &self.reads[turn]).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => return Ended::Badly(error.into()),
+        };
+        let mut success = Success::default();
+        for (number, read) in numbers.iter().zip(outcomes) {
+            match verified(&self.keys, *number, &read) {
+                Ok(bytes) => success.bytes += bytes,
+                Err(trouble) => return Ended::Badly(trouble),
+            }
+            (success.keys, success.verified) = (success.keys + 1, success.verified + 1);
+            match success.reads.last_mut() {
+                Some((path, node, keys)) if *path == read.path && *node == read.node => *keys += 1,
+                _ => success.reads.push((read.path, read.node, 1)),
+            }
+        }
+        Ended::Well(success)
     }
 
     pub(super) async fn scan(&mut self) -> Ended {
@@ -83,7 +110,9 @@ impl Tools {
         let value = self.keys.counted(number, counter.wrapping_add(1), &self.noise);
         let condition = Condition::Version(read.version);
         match self.client.write_if(self.keys.name(number), value, condition).await {
-            Ok(_) => Ended::Well(Success { keys: 1, bytes, verified: 1, read: Some((read.path, read.node)) }),
+            Ok(_) => {
+                Ended::Well(Success { keys: 1, bytes, verified: 1, reads: vec![(read.path, read.node, 1)] })
+            }
             Err(Error::ConditionFailed { .. }) => Ended::Conflict,
             Err(error) => Ended::Badly(error.into()),
         }

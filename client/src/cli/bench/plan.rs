@@ -117,10 +117,9 @@ impl Plan {
             distribution: args.distribution,
             rate: args.rate,
             pipeline: args.pipeline,
-            batch: if workload == Workload::Scan {
-                args.batch.unwrap_or(BATCH_DEFAULT.min(args.keys))
-            } else {
-                1
+            batch: match workload {
+                Workload::Scan => args.batch.unwrap_or(BATCH_DEFAULT.min(args.keys)),
+                _ => args.batch.unwrap_or(1),
             },
             duration: args.duration,
             warmup: args.warmup,
@@ -213,12 +212,12 @@ fn check_fits(workload: Workload, args: &LoadArgs, globals: &Globals) -> Result<
     if args.read_ratio.is_some_and(|ratio| !(0.0..=1.0).contains(&ratio)) {
         return Err("--read-ratio is a share from 0 to 1".to_owned());
     }
-    if args.batch.is_some() && workload != Workload::Scan {
-        return Err(format!("--batch is for `scan`: a call of `{name}` has one key"));
+    if args.batch.is_some() && !matches!(workload, Workload::Scan | Workload::Read) {
+        return Err(format!("--batch is for `read` and `scan`: a call of `{name}` has one key"));
     }
     if let Some(batch) = args.batch {
         if batch > BATCH_MAX {
-            return Err(format!("--batch is at most {BATCH_MAX}, the keys of one page"));
+            return Err(format!("--batch is at most {BATCH_MAX}"));
         }
         if batch > args.keys {
             return Err(format!("--batch {batch} is more than there are keys ({})", args.keys));
@@ -289,7 +288,7 @@ mod tests {
             ("read --read-ratio 0.5", "--read-ratio"),
             ("mixed --read-ratio 1.5", "--read-ratio"),
             ("mixed --read-ratio NaN", "--read-ratio"),
-            ("read --batch 10", "--batch"),
+            ("write --batch 10", "--batch"),
             ("scan --batch 1001", "--batch"),
             ("scan --batch 11 --keys 10", "--batch"),
             ("write --consistency eventual", "--consistency"),

@@ -263,7 +263,7 @@ pub(super) mod tests {
                 keys: 1,
                 bytes: 500,
                 verified: 1,
-                read: Some((craq_client::ReadPath::AskedTail, "a:1".to_owned())),
+                reads: vec![(craq_client::ReadPath::AskedTail, "a:1".to_owned(), 1)],
             };
             tally.add(Kind::Read, Ended::Well(success), Duration::from_micros(250), within);
         }

@@ -16,6 +16,8 @@ pub enum ReadPath {
     AskedTail,
     /// The tail itself knew which version is committed.
     AtTail,
+    /// A replica did not have to ask the tail: the newest version was committed while the read waited.
+    AwaitedCommit,
 }
 
 impl ReadPath {
@@ -27,6 +29,7 @@ impl ReadPath {
             Self::Clean => "clean",
             Self::AskedTail => "asked-tail",
             Self::AtTail => "at-tail",
+            Self::AwaitedCommit => "awaited-commit",
         }
     }
 }
@@ -38,6 +41,7 @@ impl From<wire::ReadPath> for ReadPath {
             wire::ReadPath::Clean => Self::Clean,
             wire::ReadPath::AskedTail => Self::AskedTail,
             wire::ReadPath::AtTail => Self::AtTail,
+            wire::ReadPath::AwaitedCommit => Self::AwaitedCommit,
         }
     }
 }

@@ -85,6 +85,9 @@ pub struct ReadCounts {
     /// Questions sent to the tail; reads that wait together share one, and pages of ranges may ask too.
     #[serde(serialize_with = "json_number")]
     pub questions: u64,
+    /// Strong, of dirty keys whose newest version was committed before the tail had to be asked.
+    #[serde(serialize_with = "json_number")]
+    pub awaited_commit: u64,
 }
 
 /// A registered node without a chain.
@@ -271,8 +274,8 @@ fn chain_status(chain: wire::ChainStatus) -> ChainStatus {
 }
 
 fn read_counts(counts: wire::ReadCounts) -> ReadCounts {
-    let wire::ReadCounts { clean, asked_tail, at_tail, weak, questions } = counts;
-    ReadCounts { clean, asked_tail, at_tail, weak, questions }
+    let wire::ReadCounts { clean, asked_tail, at_tail, weak, questions, awaited_commit } = counts;
+    ReadCounts { clean, asked_tail, at_tail, weak, questions, awaited_commit }
 }
 
 fn id(bytes: &[u8]) -> String {

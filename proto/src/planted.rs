@@ -184,6 +184,8 @@ bugs! {
         "A dirty key is answered with its dirty version."
     QuestionJoined ["protocol.md 5 ⚑"]
         "A read joins a question that was already sent."
+    AnyCommitAnswers ["protocol.md 5"]
+        "A read of a dirty key that waits is answered at the next commit, whatever that commits."
     UnsettledTailAnswers ["protocol.md 5 ⚑"]
         "The tail says what is committed before it is settled."
     TailAnswersWithoutLease ["protocol.md 5 ⚑"]

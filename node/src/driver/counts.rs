@@ -9,6 +9,7 @@ use craq_proto::wire::{self, ReadPath};
 pub(crate) struct ReadCounts {
     clean: AtomicU64,
     asked_tail: AtomicU64,
+    awaited_commit: AtomicU64,
     at_tail: AtomicU64,
     weak: AtomicU64,
     questions: AtomicU64,
@@ -20,6 +21,7 @@ impl ReadCounts {
         let count = match path {
             _ if !strong => &self.weak,
             ReadPath::AskedTail => &self.asked_tail,
+            ReadPath::AwaitedCommit => &self.awaited_commit,
             ReadPath::AtTail => &self.at_tail,
             ReadPath::Clean | ReadPath::Unspecified => &self.clean,
         };
@@ -37,6 +39,7 @@ impl ReadCounts {
         wire::ReadCounts {
             clean: now(&self.clean),
             asked_tail: now(&self.asked_tail),
+            awaited_commit: now(&self.awaited_commit),
             at_tail: now(&self.at_tail),
             weak: now(&self.weak),
             questions: now(&self.questions),
@@ -51,12 +54,25 @@ mod tests {
     #[test]
     fn each_read_is_counted_once_by_how_it_was_answered() {
         let counts = ReadCounts::default();
-        for (path, times) in [(ReadPath::Clean, 3), (ReadPath::AskedTail, 2), (ReadPath::AtTail, 1)] {
+        let paths = [
+            (ReadPath::Clean, 3),
+            (ReadPath::AskedTail, 2),
+            (ReadPath::AtTail, 1),
+            (ReadPath::AwaitedCommit, 4),
+        ];
+        for (path, times) in paths {
             (0..times).for_each(|_| counts.answered(path, true));
         }
         counts.answered(ReadPath::Clean, false);
         counts.asked();
-        let expected = wire::ReadCounts { clean: 3, asked_tail: 2, at_tail: 1, weak: 1, questions: 1 };
+        let expected = wire::ReadCounts {
+            clean: 3,
+            asked_tail: 2,
+            at_tail: 1,
+            weak: 1,
+            questions: 1,
+            awaited_commit: 4,
+        };
         assert_eq!(counts.to_wire(), expected);
     }
 }

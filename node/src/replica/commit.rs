@@ -116,7 +116,7 @@ impl Replica {
         drop(commits);
         self.ack_due = true;
         self.answer_waiters(out);
-        self.questions.commit_reached(target, out);
+        self.answer_reads(target, out);
         self.feed_learners(&entries, out);
     }
 

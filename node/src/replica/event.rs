@@ -210,6 +210,8 @@ pub enum Reply {
         position: Option<Position>,
         /// The own commit at that time.
         commit: Seq,
+        /// The tail was asked; otherwise the own commit has told it.
+        asked: bool,
     },
     /// The own commit has reached what the tail had committed: a page may be read now, if the lease still holds then.
     ServePage,
@@ -449,6 +451,9 @@ pub struct Config {
     pub client_outcomes_max: usize,
     /// Most callers whose reads wait for the tail at once.
     pub waiting_reads_max: usize,
+    /// A question to the tail that several reads share is followed by the next one no sooner than this: reads of dirty keys that
+    /// come meanwhile wait for the own commit, or share the next one.
+    pub question_interval: Duration,
     /// Tombstones are kept for at least so many entries.
     pub tombstone_entries: u64,
     /// Overwritten rows are removed when there are so many, so many at a time.
@@ -472,6 +477,7 @@ impl Default for Config {
             outcomes_max: 200_000,
             client_outcomes_max: 10_000,
             waiting_reads_max: 100_000,
+            question_interval: Duration::from_millis(1),
             tombstone_entries: 100_000,
             sweep_rows: 512,
             sweep_interval: Duration::from_secs(1),

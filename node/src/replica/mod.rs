@@ -183,7 +183,7 @@ impl Replica {
         self.maybe_forget(outputs);
         self.maybe_sweep(now, outputs);
         self.publish(now);
-        self.maybe_ask(outputs);
+        self.maybe_ask(now, outputs);
         self.maybe_report(outputs);
     }
 
@@ -214,7 +214,7 @@ impl Replica {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let gate = self.gate.filter(|_| self.view_durable);
-        [gate, self.next_ping(), self.sweep.due()].into_iter().flatten().min()
+        [gate, self.next_ping(), self.sweep.due(), self.questions.due()].into_iter().flatten().min()
     }
 
     /// What it tells of itself.

@@ -1,8 +1,10 @@
 //! Strong reads of dirty keys: one question to the tail at a time, shared by all reads that wait (`protocol.md` 5).
 //!
-//! A read never joins a question that was already sent: the tail may have answered it before the read began.
+//! A read never joins a question that was already sent: the tail may have answered it before the read began. Until the next
+//! one leaves, a read may learn the answer from the own commit: when the newest version that was here when it came is
+//! committed, all is here that was committed when it came. So under load few reads ask.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use craq_proto::{
     CallError, ErrorKind, Key, Seq, Time,
@@ -18,8 +20,9 @@ use super::{
 /// Most keys in one question.
 const KEYS_MAX: usize = 1_000;
 
-/// Reads that wait, by key; `None` stands for pages, which only want the tail's commit.
-type Waiting = BTreeMap<Option<Key>, Vec<Ticket>>;
+/// Reads that wait: by the commit that would answer them, which is the newest version that was here when they came, and by key.
+/// `None` stands for pages, which only want the tail's commit.
+type Waiting = BTreeMap<(Seq, Option<Key>), Vec<Ticket>>;
 
 /// The reads of one question, in the order of its keys.
 type Asked = Vec<(Option<Key>, Vec<Ticket>)>;
@@ -32,14 +35,21 @@ pub(super) struct Questions {
     /// The question that is under way.
     asked: Option<(u64, Asked)>,
     number: u64,
+    /// The next one does not leave before this time, since several reads wanted the one before.
+    not_before: Option<Time>,
     /// Pages that wait until the own commit has reached the tail's.
     pages: BTreeMap<Seq, Vec<Ticket>>,
 }
 
 impl Questions {
-    fn wait(&mut self, key: Option<Key>, ticket: Ticket) {
+    fn wait(&mut self, until: Seq, key: Option<Key>, ticket: Ticket) {
         self.count += 1;
-        self.waiting.entry(key).or_default().push(ticket);
+        self.waiting.entry((until, key)).or_default().push(ticket);
+    }
+
+    /// When the next question may leave, if one waits to.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.not_before.filter(|_| self.asked.is_none() && !self.waiting.is_empty())
     }
 
     /// Lets the read share the question that is under way; false: it is about other keys.
@@ -65,17 +75,26 @@ impl Questions {
 
     pub(super) fn commit_reached(&mut self, commit: Seq, out: &mut Vec<Output>) {
         let above = self.pages.split_off(&commit.next());
-        for ticket in std::mem::replace(&mut self.pages, above).into_values().flatten() {
+        for ticket in mem::replace(&mut self.pages, above).into_values().flatten() {
             out.push(serve_page(ticket));
         }
+    }
+
+    /// Takes out the reads that this commit answers.
+    fn take_answered(&mut self, commit: Seq) -> Waiting {
+        let commit = if planted::is(Bug::AnyCommitAnswers) { Seq(u64::MAX - 1) } else { commit };
+        let above = self.waiting.split_off(&(commit.next(), None));
+        let answered = mem::replace(&mut self.waiting, above);
+        self.count -= answered.values().map(Vec::len).sum::<usize>();
+        answered
     }
 
     /// The epoch has changed, or the tail did not answer: everyone may try again.
     pub(super) fn refuse_all(&mut self, error: &CallError, out: &mut Vec<Output>) {
         let asked =
             self.asked.take().into_iter().flat_map(|(_, asked)| asked).flat_map(|(_, tickets)| tickets);
-        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
-        let pages = std::mem::take(&mut self.pages).into_values().flatten();
+        let waiting = mem::take(&mut self.waiting).into_values().flatten();
+        let pages = mem::take(&mut self.pages).into_values().flatten();
         self.count = 0;
         out.extend(asked.chain(waiting).chain(pages).map(|ticket| refuse(ticket, error.clone())));
     }
@@ -89,16 +108,20 @@ fn serve_page(ticket: Ticket) -> Output {
     Output::Reply { ticket, reply: Reply::ServePage, under_lease: true }
 }
 
-fn serve(ticket: Ticket, position: Option<Position>, commit: Seq) -> Output {
-    Output::Reply { ticket, reply: Reply::Serve { position, commit }, under_lease: true }
+fn serve(ticket: Ticket, position: Option<Position>, commit: Seq, asked: bool) -> Output {
+    Output::Reply { ticket, reply: Reply::Serve { position, commit, asked }, under_lease: true }
 }
 
 impl Replica {
     pub(super) fn on_read(&mut self, now: Time, ticket: Ticket, key: Key, out: &mut Vec<Output>) {
         match self.reader().strong(now, key.as_ref()) {
-            Look::Serve { position, commit, .. } => out.push(serve(ticket, position, commit)),
+            Look::Serve { position, commit, .. } => out.push(serve(ticket, position, commit, false)),
             Look::Refused(error) => out.push(refuse(ticket, error)),
-            Look::Dirty => self.wait_for_tail(Some(key), ticket, out),
+            Look::Dirty => {
+                let newest = self.versions.state(key.as_ref()).newest();
+                let until = newest.map_or(Seq(u64::MAX), |newest| newest.seq);
+                self.wait_for_tail(until, Some(key), ticket, out);
+            }
         }
     }
 
@@ -107,11 +130,11 @@ impl Replica {
         match self.reader().permit(now) {
             Err(error) => out.push(refuse(ticket, error)),
             Ok(_) if is_authority => out.push(serve_page(ticket)),
-            Ok(_) => self.wait_for_tail(None, ticket, out),
+            Ok(_) => self.wait_for_tail(Seq(u64::MAX), None, ticket, out),
         }
     }
 
-    fn wait_for_tail(&mut self, key: Option<Key>, ticket: Ticket, out: &mut Vec<Output>) {
+    fn wait_for_tail(&mut self, until: Seq, key: Option<Key>, ticket: Ticket, out: &mut Vec<Output>) {
         let max = self.config.waiting_reads_max;
         if self.role().is_tail() {
             let message =
@@ -121,23 +144,36 @@ impl Replica {
             let message = format!("{max} reads wait for the tail, which is the limit");
             out.push(refuse(ticket, CallError::new(ErrorKind::ResourceExhausted, message)));
         } else if !planted::is(Bug::QuestionJoined) || !self.questions.join(key.as_ref(), ticket) {
-            self.questions.wait(key, ticket);
+            self.questions.wait(until, key, ticket);
         }
     }
 
-    pub(super) fn maybe_ask(&mut self, out: &mut Vec<Output>) {
+    /// The own commit has come this far.
+    pub(super) fn answer_reads(&mut self, commit: Seq, out: &mut Vec<Output>) {
+        for ((_, key), tickets) in self.questions.take_answered(commit) {
+            let position = key.and_then(|key| self.versions.state(key.as_ref()).clean());
+            out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit, false)));
+        }
+        self.questions.commit_reached(commit, out);
+    }
+
+    pub(super) fn maybe_ask(&mut self, now: Time, out: &mut Vec<Output>) {
         let questions = &mut self.questions;
-        if questions.asked.is_some() || questions.waiting.is_empty() {
+        let is_early = questions.not_before.is_some_and(|time| now < time);
+        if questions.asked.is_some() || questions.waiting.is_empty() || is_early {
             return;
         }
         let Some(view) = &self.view else { return };
         let Some(tail) = view.tail() else { return };
         let mut asked = Vec::new();
         while asked.len() < KEYS_MAX {
-            let Some(next) = questions.waiting.pop_first() else { break };
-            asked.push(next);
+            let Some(((_, key), tickets)) = questions.waiting.pop_first() else { break };
+            asked.push((key, tickets));
         }
         questions.number += 1;
+        let interval = self.config.question_interval;
+        let is_shared = asked.iter().map(|(_, tickets)| tickets.len()).sum::<usize>() > 1;
+        questions.not_before = (is_shared && !interval.is_zero()).then(|| now + interval);
         let (question, epoch) = (questions.number, view.epoch);
         let keys = asked.iter().filter_map(|(key, _)| key.clone()).collect();
         questions.asked = Some((question, asked));
@@ -168,7 +204,7 @@ impl Replica {
                 Some(key) => {
                     let position = self.newer_of(&key, versions.next().flatten(), answer.commit);
                     let commit = self.log.commit;
-                    out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit)));
+                    out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit, true)));
                 }
             }
         }

@@ -139,8 +139,9 @@ async fn ask_tail(chain: &Chain, key: &Key, deadline: Deadline) -> Result<Plan, 
     let question = chain.ask(|ticket| Input::Read { ticket, key: key.clone() });
     let answer = deadline.bound(question).await.ok_or_else(late)??;
     match answer.reply {
-        Reply::Serve { position, commit } => {
-            Ok(Plan { history, position, permit, path: ReadPath::AskedTail, commit })
+        Reply::Serve { position, commit, asked } => {
+            let path = if asked { ReadPath::AskedTail } else { ReadPath::AwaitedCommit };
+            Ok(Plan { history, position, permit, path, commit })
         }
         Reply::Refused(error) => Err(error),
         other => Err(CallError::unavailable(format!("a read was answered with {other:?}"))),

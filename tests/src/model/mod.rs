@@ -92,6 +92,7 @@ impl Chain {
     fn config(&self, at: Place) -> Config {
         let pings = self.setup.pings.contains(&at);
         Config {
+            question_interval: Duration::ZERO,
             lease: Duration::from_millis(TICK_MILLIS),
             ping_interval: if pings { Duration::from_millis(TICK_MILLIS) } else { NEVER },
             clock_error_ppm: 0,

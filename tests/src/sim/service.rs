@@ -318,7 +318,7 @@ impl World {
                 self.acked(machine, id, seq, &versions);
                 self.end_operation(machine, id, Ok(Answer::Written { seq, versions }));
             }
-            (Reply::Serve { position, commit }, Some(permit)) => {
+            (Reply::Serve { position, commit, .. }, Some(permit)) => {
                 self.soon(machine, id, Stage::Look(position, permit, commit));
             }
             (Reply::ServePage, _) => {

@@ -257,7 +257,7 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
     // No cluster is there: only a refusal comes so early.
     for (line, says) in [
         ("read --read-ratio 0.5", "--read-ratio is for `mixed`"),
-        ("write --batch 5", "--batch is for `scan`"),
+        ("write --batch 5", "--batch is for `read` and `scan`"),
         ("cas --value-size 8", "--value-size is at least 16"),
         ("write -n all", "--node all is for reads"),
         ("read --clients 1000 --connections 1", "on one connection"),

@@ -15,6 +15,8 @@ pub(super) struct Questions {
     pub(super) reads_clean: u64,
     /// Strong reads of dirty keys for which the tail was asked.
     pub(super) reads_asked_tail: u64,
+    /// Strong reads of dirty keys that were committed before the tail had to be asked.
+    pub(super) reads_awaited_commit: u64,
     /// Strong reads of dirty keys by the tail itself.
     pub(super) reads_at_tail: u64,
     /// Eventual and bounded reads.
@@ -41,6 +43,7 @@ pub(super) fn between(before: &Counted, after: &Counted) -> Option<Questions> {
         let then = before.get(node)?;
         sum.reads_clean += now.clean.checked_sub(then.clean)?;
         sum.reads_asked_tail += now.asked_tail.checked_sub(then.asked_tail)?;
+        sum.reads_awaited_commit += now.awaited_commit.checked_sub(then.awaited_commit)?;
         sum.reads_at_tail += now.at_tail.checked_sub(then.at_tail)?;
         sum.reads_weak += now.weak.checked_sub(then.weak)?;
         sum.questions_to_tail += now.questions.checked_sub(then.questions)?;

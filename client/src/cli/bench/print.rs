@@ -66,11 +66,11 @@ fn details(round: &RoundReport) -> String {
     }
     let paths = round.reads_by_path;
     if paths.clean + paths.dirty > 0 {
-        let (asked, at) = (paths.asked_tail, paths.at_tail);
+        let (asked, awaited, at) = (paths.asked_tail, paths.awaited_commit, paths.at_tail);
         line(
             "reads",
             format!(
-                "{} clean, {} dirty ({asked} asked the tail, {at} at the tail)",
+                "{} clean, {} dirty ({asked} asked the tail, {awaited} awaited the commit, {at} at the tail)",
                 paths.clean, paths.dirty
             ),
         );
@@ -166,6 +166,7 @@ fn fields(report: &Report, round: &RoundReport) -> Vec<(&'static str, String)> {
         ("reads_clean", round.reads_by_path.clean.to_string()),
         ("reads_dirty", round.reads_by_path.dirty.to_string()),
         ("reads_asked_tail", round.reads_by_path.asked_tail.to_string()),
+        ("reads_awaited_commit", round.reads_by_path.awaited_commit.to_string()),
         ("reads_at_tail", round.reads_by_path.at_tail.to_string()),
         ("questions_to_tail", counted.map_or(String::new(), |counted| counted.questions_to_tail.to_string())),
         ("client_cores", of_machine(machine.map(|used| used.client_cores))),

@@ -105,10 +105,12 @@ fn thousandths(number: f64) -> f64 {
 pub(super) struct Paths {
     /// By one replica alone.
     pub(super) clean: u64,
-    /// `asked_tail` and `at_tail`.
+    /// The sum of those below.
     pub(super) dirty: u64,
     /// By a replica that asked the tail which version is committed.
     pub(super) asked_tail: u64,
+    /// By a replica that did not have to ask: the key was committed meanwhile.
+    pub(super) awaited_commit: u64,
     /// By the tail, which knew itself.
     pub(super) at_tail: u64,
 }
@@ -148,7 +150,9 @@ impl RoundReport {
         let seconds = round.measured.as_secs_f64();
         let tally = round.tally;
         let path = |name: &str| tally.paths.get(name).copied().unwrap_or_default();
-        let (asked_tail, at_tail) = (path("asked-tail"), path("at-tail"));
+        let (asked_tail, awaited_commit, at_tail) =
+            (path("asked-tail"), path("awaited-commit"), path("at-tail"));
+        let dirty = asked_tail + awaited_commit + at_tail;
         let kinds = tally.kinds.iter();
         let stalls = round.longest_stalls;
         let of = |kind: Kind, counts: &Counts| {
@@ -166,7 +170,7 @@ impl RoundReport {
             conflicts: tally.conflicts,
             values_verified: tally.verified,
             not_begun: tally.not_begun,
-            reads_by_path: Paths { clean: path("clean"), dirty: asked_tail + at_tail, asked_tail, at_tail },
+            reads_by_path: Paths { clean: path("clean"), dirty, asked_tail, awaited_commit, at_tail },
             reads_by_node: tally.nodes,
             errors_by_kind: tally.errors,
             first_error: tally.first_error,

@@ -28,6 +28,7 @@ const UNNOTICED: &[Bug] = &[
     Bug::WalkClaimsTooMuch,
     Bug::TombstoneUnderWalk,
     Bug::ReadsWhenNotLevel,
+    Bug::AnyCommitAnswers,
     Bug::UnsettledTailAnswers,
     Bug::TailAnswersWithoutLease,
     Bug::PageMixesDirty,

@@ -20,13 +20,10 @@ use craq_proto::{
     Epoch, Role, Seq, Time, Version, View,
     planted::{self, Bug},
 };
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use parking_lot::RwLock;
 
-use super::event::Position;
-
-/// A key in memory of its own, shared by map and set.
-pub(super) type OwnKey = Arc<[u8]>;
+use super::{event::Position, own_key::OwnKey, slot::Slot};
 
 /// What is held of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,23 +56,6 @@ impl KeyState {
             Self::Absent => None,
             Self::Clean(position) => Some(position),
             Self::Dirty { clean, .. } => clean,
-        }
-    }
-}
-
-/// A key's entry in the map. Most keys are clean, so that the dirty part lies elsewhere.
-#[derive(Debug, Default)]
-struct Slot {
-    clean: Option<Position>,
-    latest: Option<Box<Position>>,
-}
-
-impl Slot {
-    fn state(&self) -> KeyState {
-        match (self.clean, self.latest.as_deref()) {
-            (None, None) => KeyState::Absent,
-            (Some(clean), None) => KeyState::Clean(clean),
-            (clean, Some(latest)) => KeyState::Dirty { clean, latest: *latest },
         }
     }
 }
@@ -187,20 +167,23 @@ impl Versions {
     /// The replica holds a new, uncommitted version of the key.
     pub(super) fn mark_dirty(&self, key: &[u8], latest: Position) {
         if let Some(mut slot) = self.map.get_mut(key) {
-            slot.latest = Some(Box::new(latest));
+            *slot = Slot::dirty(slot.committed(), latest);
             return;
         }
-        let own: OwnKey = key.into();
-        self.map.insert(own.clone(), Slot { clean: None, latest: Some(Box::new(latest)) });
-        self.order.write().insert(own);
+        self.map.insert(key.into(), Slot::dirty(None, latest));
+        self.order.write().insert(key.into());
     }
 
     /// The key's newest version was thrown away; `latest` is the newest uncommitted one that is left.
     pub(super) fn roll_back(&self, key: &[u8], latest: Option<Position>) {
-        let emptied = self.map.get_mut(key).is_some_and(|mut slot| {
-            slot.latest = latest.map(Box::new);
-            slot.state() == KeyState::Absent
-        });
+        let emptied =
+            self.map.get_mut(key).is_some_and(|mut slot| match Slot::of(slot.committed(), latest) {
+                Some(left) => {
+                    *slot = left;
+                    false
+                }
+                None => true,
+            });
         if emptied {
             self.remove(key);
         }
@@ -209,6 +192,13 @@ impl Versions {
     /// Opens the map for commits that readers of pages see all at once, when the guard goes.
     pub(super) fn begin_commits(&self) -> Commits<'_> {
         Commits { versions: self, _still: self.commits.write() }
+    }
+
+    /// Makes the order of the keys anew from the map, which is much faster than to insert them one by one.
+    pub(super) fn put_in_order(&self) {
+        let mut keys: Vec<OwnKey> = self.map.iter().map(|entry| entry.key().clone()).collect();
+        keys.sort_unstable();
+        *self.order.write() = keys.into_iter().collect();
     }
 
     /// Forgets a key: its tombstone has been collected.
@@ -240,8 +230,10 @@ impl Versions {
         };
         let copy = Self { order: RwLock::new(self.order.read().clone()), ..Self::new() };
         for (key, state) in self.states() {
-            let latest = state.newest().filter(|_| matches!(state, KeyState::Dirty { .. })).map(Box::new);
-            copy.map.insert(key, Slot { clean: state.clean(), latest });
+            let latest = state.newest().filter(|_| matches!(state, KeyState::Dirty { .. }));
+            if let Some(slot) = Slot::of(state.clean(), latest) {
+                copy.map.insert(key, slot);
+            }
         }
         copy.commit.store(self.commit().0, Ordering::Release);
         copy.live_keys.store(self.live_keys(), Ordering::Relaxed);
@@ -300,23 +292,39 @@ impl Commits<'_> {
     /// The version at `position` is committed. Returns the one that it overwrites. Commits come in log order; one that is
     /// older than what the key already has (as in a walk of the log) changes nothing and overwrites itself.
     pub(super) fn commit(&self, key: &[u8], position: Position) -> Option<Position> {
-        if let Some(mut slot) = self.versions.map.get_mut(key) {
-            let old = slot.clean;
-            if let Some(newer) = old.filter(|old| (old.seq, old.index) >= (position.seq, position.index)) {
-                return (newer.seq != position.seq || newer.index != position.index).then_some(position);
-            }
-            slot.clean = Some(position);
-            if slot.latest.as_ref().is_some_and(|latest| latest.seq <= position.seq) {
-                slot.latest = None;
-            }
-            self.count(old, position);
-            return old;
+        let Placed { overwritten, is_new } = self.place(key, position);
+        if is_new {
+            self.versions.order.write().insert(key.into());
         }
-        let own: OwnKey = key.into();
-        self.versions.map.insert(own.clone(), Slot { clean: Some(position), latest: None });
-        self.versions.order.write().insert(own);
-        self.count(None, position);
-        None
+        overwritten
+    }
+
+    /// The same while a replica is being loaded: the order of the keys is made at the end, by [`Versions::put_in_order`].
+    pub(super) fn load(&self, key: &[u8], position: Position) -> Option<Position> {
+        self.place(key, position).overwritten
+    }
+
+    fn place(&self, key: &[u8], position: Position) -> Placed {
+        let mut slot = match self.versions.map.entry(key.into()) {
+            Entry::Occupied(slot) => slot,
+            Entry::Vacant(slot) => {
+                slot.insert(Slot::clean(position));
+                self.count(None, position);
+                return Placed { overwritten: None, is_new: true };
+            }
+        };
+        let old = slot.get().committed();
+        if let Some(newer) = old.filter(|old| (old.seq, old.index) >= (position.seq, position.index)) {
+            let is_other = newer.seq != position.seq || newer.index != position.index;
+            return Placed { overwritten: is_other.then_some(position), is_new: false };
+        }
+        let latest = slot.get().latest().filter(|latest| latest.seq > position.seq);
+        slot.insert(match latest {
+            Some(latest) => Slot::dirty(Some(position), latest),
+            None => Slot::clean(position),
+        });
+        self.count(old, position);
+        Placed { overwritten: old, is_new: false }
     }
 
     /// All commits up to `seq` are in the map.
@@ -332,6 +340,13 @@ impl Commits<'_> {
             _ => 0,
         };
     }
+}
+
+/// What putting a position into the map has changed.
+struct Placed {
+    overwritten: Option<Position>,
+    /// The key was not in the map before.
+    is_new: bool,
 }
 
 /// The position of a mutation.

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --profile bench -p craq-node --example start -- --keys 1000000 --backend fjall`. Makes a store of as many keys,
 //! one committed row for each, in a process that dies at the end without closing anything; then loads it as a node does, in
-//! a process of its own for each round. Memory is the process's resident set (`/proc/self/status`): after the load, less
-//! what the same program takes with an empty store. The cache of the backend is part of it; `--cache-mib 0` leaves it out.
+//! a process of its own for each round. Memory is the process's resident set (`/proc/self/status`) after the load, less what
+//! it was when the store was open. The cache of the backend is part of it; `--cache-mib 0` leaves it out.
 #![allow(clippy::print_stdout, reason = "it is made to print")]
 
 use std::{
@@ -185,11 +185,12 @@ fn load(arguments: &Arguments) {
         per_second(rows, walked),
         processors(),
     );
+    let since = grown.saturating_sub(rss);
+    let each = (since * 1024).checked_div(keys).unwrap_or(0);
     println!(
-        "  resident: {} MiB, {} MiB of it since the open ({} bytes for each of {keys} keys)",
+        "  resident: {} MiB, {} MiB of it since the open: {each} bytes for each of {keys} keys",
         grown / 1024,
-        (grown - rss.min(grown)) / 1024,
-        (grown - rss.min(grown)) * 1024 / keys.max(1),
+        since / 1024,
     );
 }
 

@@ -1,7 +1,7 @@
-//! Keys as the replica keeps them for long, once in each structure that has them.
+//! Keys as the replica keeps them for long, in the map and in the order of the keys.
 //!
-//! A short key lies in its owner itself: no allocation, and no way to memory elsewhere when two are compared. A longer one is
-//! shared. Never here: a key's legal length (see [`craq_proto::Key`]).
+//! A short key lies in each of them itself: no allocation, and no way to memory elsewhere when two are compared. A longer one
+//! is shared by both. Never here: a key's legal length (see [`craq_proto::Key`]).
 
 use std::{
     borrow::Borrow,

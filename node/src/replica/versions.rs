@@ -170,8 +170,9 @@ impl Versions {
             *slot = Slot::dirty(slot.committed(), latest);
             return;
         }
-        self.map.insert(key.into(), Slot::dirty(None, latest));
-        self.order.write().insert(key.into());
+        let own = OwnKey::from(key);
+        self.map.insert(own.clone(), Slot::dirty(None, latest));
+        self.order.write().insert(own);
     }
 
     /// The key's newest version was thrown away; `latest` is the newest uncommitted one that is left.
@@ -292,20 +293,21 @@ impl Commits<'_> {
     /// The version at `position` is committed. Returns the one that it overwrites. Commits come in log order; one that is
     /// older than what the key already has (as in a walk of the log) changes nothing and overwrites itself.
     pub(super) fn commit(&self, key: &[u8], position: Position) -> Option<Position> {
-        let Placed { overwritten, is_new } = self.place(key, position);
+        let own = OwnKey::from(key);
+        let Placed { overwritten, is_new } = self.place(own.clone(), position);
         if is_new {
-            self.versions.order.write().insert(key.into());
+            self.versions.order.write().insert(own);
         }
         overwritten
     }
 
     /// The same while a replica is being loaded: the order of the keys is made at the end, by [`Versions::put_in_order`].
     pub(super) fn load(&self, key: &[u8], position: Position) -> Option<Position> {
-        self.place(key, position).overwritten
+        self.place(key.into(), position).overwritten
     }
 
-    fn place(&self, key: &[u8], position: Position) -> Placed {
-        let mut slot = match self.versions.map.entry(key.into()) {
+    fn place(&self, key: OwnKey, position: Position) -> Placed {
+        let mut slot = match self.versions.map.entry(key) {
             Entry::Occupied(slot) => slot,
             Entry::Vacant(slot) => {
                 slot.insert(Slot::clean(position));
@@ -352,4 +354,34 @@ struct Placed {
 /// The position of a mutation.
 pub(super) fn position(seq: Seq, index: usize, version: Version, deleted: bool) -> Position {
     Position { seq, index: u32::try_from(index).expect("an entry has few mutations"), version, deleted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_loaded_is_read_like_what_was_committed() {
+        let (loaded, committed) = (Versions::new(), Versions::new());
+        // Short and long keys in no order; each third one twice, each fifth one deleted.
+        for number in (0..200_u64).chain((0..200).step_by(3)) {
+            let key = format!("{:0width$}", number * 7 % 200, width = if number % 2 == 0 { 3 } else { 40 });
+            for versions in [&loaded, &committed] {
+                let position = position(Seq(1000 + number), 0, Version(1), number % 5 == 0);
+                let commits = versions.begin_commits();
+                match std::ptr::eq(versions, &loaded) {
+                    true => commits.load(key.as_bytes(), position),
+                    false => commits.commit(key.as_bytes(), position),
+                };
+            }
+        }
+        loaded.mark_dirty(b"dirty", position(Seq(2000), 0, Version(1), false));
+        committed.mark_dirty(b"dirty", position(Seq(2000), 0, Version(1), false));
+        loaded.put_in_order();
+        let slice = |versions: &Versions| versions.slice(b"0", None, usize::MAX, &mut || {}).states;
+        assert_eq!(slice(&loaded).len(), 161);
+        assert!(slice(&loaded).is_sorted_by_key(|(key, _)| key.clone()));
+        assert_eq!(slice(&loaded), slice(&committed));
+        assert_eq!(loaded.live_keys(), committed.live_keys());
+    }
 }

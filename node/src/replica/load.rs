@@ -82,7 +82,7 @@ impl Loader {
         }
         replica.outcomes.row(&row);
         let commits = replica.versions.begin_commits();
-        replica.sweep.row_committed(&row, |key, position| commits.commit(key, position));
+        replica.sweep.row_committed(&row, |key, position| commits.load(key, position));
     }
 
     /// All rows have come.
@@ -90,6 +90,7 @@ impl Loader {
     pub fn finish(self, now: Time) -> Replica {
         assert!(self.partial.is_empty(), "the log ends in the middle of an entry");
         let mut replica = self.replica;
+        replica.versions.put_in_order();
         replica.versions.begin_commits().reached(replica.log.commit);
         replica.log.durable = replica.log.last;
         if let Some(StoredView { view, bound }) = self.stored {

@@ -39,9 +39,11 @@ mod link;
 mod load;
 mod log;
 mod outcomes;
+mod own_key;
 mod question;
 mod read;
 mod reconfigure;
+mod slot;
 mod sweep;
 #[cfg(test)]
 mod tests;

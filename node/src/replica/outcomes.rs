@@ -30,21 +30,49 @@ pub(super) enum Judgement {
 #[derive(Debug, Clone, Hash)]
 struct Kept {
     seq: Seq,
-    versions: Vec<Version>,
+    versions: Made,
     /// The store has the outcome by itself.
     stored: bool,
 }
 
-#[derive(Debug, Default, Clone, Hash)]
-struct Client {
-    floor: u64,
-    by_number: BTreeMap<u64, Kept>,
+/// The versions that an entry has made. Most entries have one mutation.
+#[derive(Debug, Clone, Hash)]
+enum Made {
+    One(Version),
+    Other(Vec<Version>),
+}
+
+impl Made {
+    fn push(&mut self, version: Version) {
+        match self {
+            Self::One(first) => *self = Self::Other(vec![*first, version]),
+            Self::Other(versions) => versions.push(version),
+        }
+    }
+
+    fn to_vec(&self) -> Vec<Version> {
+        match self {
+            Self::One(version) => vec![*version],
+            Self::Other(versions) => versions.clone(),
+        }
+    }
+}
+
+impl From<Vec<Version>> for Made {
+    fn from(versions: Vec<Version>) -> Self {
+        match versions.as_slice() {
+            [version] => Self::One(*version),
+            _ => Self::Other(versions),
+        }
+    }
 }
 
 /// All outcomes that may still be asked for.
 #[derive(Debug, Default, Clone, Hash)]
 pub(super) struct Outcomes {
-    clients: BTreeMap<ClientId, Client>,
+    by_request: BTreeMap<(ClientId, u64), Kept>,
+    /// Of the clients of these outcomes.
+    floors: BTreeMap<ClientId, u64>,
     by_seq: BTreeMap<Seq, (ClientId, u64)>,
     dirty: BTreeMap<(ClientId, u64), Seq>,
     dirty_floors: BTreeMap<ClientId, u64>,
@@ -69,7 +97,7 @@ impl Outcomes {
 
     /// How many outcomes of the client stay if it gives up all below `floor`; dirty ones not counted.
     pub(super) fn of_client_above(&self, client: ClientId, floor: u64) -> usize {
-        self.clients.get(&client).map_or(0, |client| client.by_number.range(floor..).count())
+        self.by_request.range((client, floor)..=(client, u64::MAX)).count()
     }
 
     pub(super) fn judge(&self, request: &RequestId) -> Judgement {
@@ -80,12 +108,11 @@ impl Outcomes {
         if let Some(seq) = self.dirty.get(&(client, number)) {
             return Judgement::Dirty(*seq);
         }
-        let known = self.clients.get(&client);
-        if let Some(kept) = known.and_then(|known| known.by_number.get(&number)) {
-            return Judgement::Committed { seq: kept.seq, versions: kept.versions.clone() };
+        if let Some(kept) = self.by_request.get(&(client, number)) {
+            return Judgement::Committed { seq: kept.seq, versions: kept.versions.to_vec() };
         }
-        let floor =
-            known.map_or(0, |known| known.floor).max(self.dirty_floors.get(&client).copied().unwrap_or(0));
+        let dirty_floor = self.dirty_floors.get(&client).copied().unwrap_or(0);
+        let floor = self.floor(client).max(dirty_floor);
         if number < floor && !planted::is(Bug::GivenUpExecuted) {
             return Judgement::GivenUp { floor };
         }
@@ -96,6 +123,10 @@ impl Outcomes {
             return Judgement::Forgotten;
         }
         Judgement::New
+    }
+
+    fn floor(&self, client: ClientId) -> u64 {
+        self.floors.get(&client).copied().unwrap_or(0)
     }
 
     /// An entry was appended.
@@ -147,9 +178,7 @@ impl Outcomes {
         if row.seq <= self.forgotten_through {
             return;
         }
-        let known =
-            self.clients.get_mut(&request.client).and_then(|known| known.by_number.get_mut(&request.number));
-        match known {
+        match self.by_request.get_mut(&(request.client, request.number)) {
             // A further row of the same entry, or one whose outcome is stored by itself, whole.
             Some(kept) if kept.stored => {}
             Some(kept) => kept.versions.push(mutation.version),
@@ -174,19 +203,24 @@ impl Outcomes {
             }
             return;
         }
-        let client = self.clients.entry(outcome.client).or_default();
-        client.floor = client.floor.max(outcome.floor);
-        self.by_seq.insert(outcome.seq, (outcome.client, outcome.number));
-        client
-            .by_number
-            .insert(outcome.number, Kept { seq: outcome.seq, versions: outcome.versions, stored });
-        let kept = client.by_number.split_off(&client.floor);
-        for given_up in std::mem::replace(&mut client.by_number, kept).into_values() {
-            self.by_seq.remove(&given_up.seq);
-            if given_up.stored {
-                self.to_drop.push(given_up.seq);
-            }
+        let Outcome { client, number, floor, seq, versions } = outcome;
+        let known = self.floors.entry(client).or_default();
+        *known = floor.max(*known);
+        let floor = *known;
+        self.by_seq.insert(seq, (client, number));
+        self.by_request.insert((client, number), Kept { seq, versions: versions.into(), stored });
+        while let Some((request, given_up)) = self.first_of(client, floor) {
+            let (seq, stored) = (given_up.seq, given_up.stored);
+            self.by_request.remove(&request);
+            self.by_seq.remove(&seq);
+            self.to_drop.extend(stored.then_some(seq));
         }
+    }
+
+    /// The client's first outcome below this number.
+    fn first_of(&self, client: ClientId, below: u64) -> Option<((ClientId, u64), &Kept)> {
+        let mut outcomes = self.by_request.range((client, 0)..(client, below));
+        outcomes.next().map(|(request, kept)| (*request, kept))
     }
 
     fn forget(&mut self, through: Seq) {
@@ -196,12 +230,11 @@ impl Outcomes {
         self.forgotten_through = through;
         let kept = self.by_seq.split_off(&through.next());
         for (seq, (client, number)) in std::mem::replace(&mut self.by_seq, kept) {
-            let Some(known) = self.clients.get_mut(&client) else { continue };
-            if known.by_number.remove(&number).is_some_and(|kept| kept.stored) {
+            if self.by_request.remove(&(client, number)).is_some_and(|kept| kept.stored) {
                 self.to_drop.push(seq);
             }
-            if known.by_number.is_empty() {
-                self.clients.remove(&client);
+            if self.first_of(client, u64::MAX).is_none() {
+                self.floors.remove(&client);
             }
         }
     }
@@ -214,14 +247,13 @@ impl Outcomes {
     /// The row of this entry is about to be removed: the outcome that it alone holds, if it may still be asked for.
     pub(super) fn rescue(&mut self, seq: Seq) -> Option<Outcome> {
         let (client, number) = *self.by_seq.get(&seq)?;
-        let known = self.clients.get_mut(&client)?;
-        let floor = known.floor;
-        let kept = known.by_number.get_mut(&number)?;
+        let floor = self.floor(client);
+        let kept = self.by_request.get_mut(&(client, number))?;
         if kept.stored {
             return None;
         }
         kept.stored = true;
-        Some(Outcome { client, number, floor, seq, versions: kept.versions.clone() })
+        Some(Outcome { client, number, floor, seq, versions: kept.versions.to_vec() })
     }
 
     /// Stored outcomes that are no longer needed.
@@ -232,22 +264,17 @@ impl Outcomes {
     /// All outcomes, by sequence.
     pub(super) fn all(&self) -> impl Iterator<Item = Outcome> + '_ {
         self.by_seq.iter().filter_map(|(seq, (client, number))| {
-            let known = self.clients.get(client)?;
-            let versions = known.by_number.get(number)?.versions.clone();
-            Some(Outcome { client: *client, number: *number, floor: known.floor, seq: *seq, versions })
+            let versions = self.by_request.get(&(*client, *number))?.versions.to_vec();
+            let floor = self.floor(*client);
+            Some(Outcome { client: *client, number: *number, floor, seq: *seq, versions })
         })
     }
 
     /// Takes over a source's outcomes in place of the own committed ones; the store gets them by themselves.
     /// Returns those that the store has and that are none any more.
     pub(super) fn replace(&mut self, outcomes: &[Outcome], forgotten_through: Seq) -> Vec<Seq> {
-        let stored = |own: &Self| -> Vec<Seq> {
-            let kept = |client: &Client| {
-                client.by_number.values().filter(|kept| kept.stored).map(|kept| kept.seq).collect()
-            };
-            own.clients.values().flat_map::<Vec<Seq>, _>(kept).collect()
-        };
-        let mut obsolete = stored(self);
+        let stored = self.by_request.values().filter(|kept| kept.stored);
+        let mut obsolete: Vec<Seq> = stored.map(|kept| kept.seq).collect();
         obsolete.append(&mut self.to_drop);
         *self = Self::at(forgotten_through);
         for outcome in outcomes {

@@ -14,8 +14,9 @@ use super::{
     commit::Pending,
     event::{Output, Position, StoreWrite},
     link::Down,
+    own_key::OwnKey,
     transfer::Walk,
-    versions::{KeyState, OwnKey, position},
+    versions::{KeyState, position},
 };
 
 /// What is to be removed.

@@ -20,13 +20,10 @@ use craq_proto::{
     Epoch, Role, Seq, Time, Version, View,
     planted::{self, Bug},
 };
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use parking_lot::RwLock;
 
-use super::event::Position;
-
-/// A key in memory of its own, shared by map and set.
-pub(super) type OwnKey = Arc<[u8]>;
+use super::{event::Position, own_key::OwnKey, slot::Slot};
 
 /// What is held of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,23 +56,6 @@ impl KeyState {
             Self::Absent => None,
             Self::Clean(position) => Some(position),
             Self::Dirty { clean, .. } => clean,
-        }
-    }
-}
-
-/// A key's entry in the map. Most keys are clean, so that the dirty part lies elsewhere.
-#[derive(Debug, Default)]
-struct Slot {
-    clean: Option<Position>,
-    latest: Option<Box<Position>>,
-}
-
-impl Slot {
-    fn state(&self) -> KeyState {
-        match (self.clean, self.latest.as_deref()) {
-            (None, None) => KeyState::Absent,
-            (Some(clean), None) => KeyState::Clean(clean),
-            (clean, Some(latest)) => KeyState::Dirty { clean, latest: *latest },
         }
     }
 }
@@ -187,20 +167,24 @@ impl Versions {
     /// The replica holds a new, uncommitted version of the key.
     pub(super) fn mark_dirty(&self, key: &[u8], latest: Position) {
         if let Some(mut slot) = self.map.get_mut(key) {
-            slot.latest = Some(Box::new(latest));
+            *slot = Slot::dirty(slot.committed(), latest);
             return;
         }
-        let own: OwnKey = key.into();
-        self.map.insert(own.clone(), Slot { clean: None, latest: Some(Box::new(latest)) });
+        let own = OwnKey::from(key);
+        self.map.insert(own.clone(), Slot::dirty(None, latest));
         self.order.write().insert(own);
     }
 
     /// The key's newest version was thrown away; `latest` is the newest uncommitted one that is left.
     pub(super) fn roll_back(&self, key: &[u8], latest: Option<Position>) {
-        let emptied = self.map.get_mut(key).is_some_and(|mut slot| {
-            slot.latest = latest.map(Box::new);
-            slot.state() == KeyState::Absent
-        });
+        let emptied =
+            self.map.get_mut(key).is_some_and(|mut slot| match Slot::of(slot.committed(), latest) {
+                Some(left) => {
+                    *slot = left;
+                    false
+                }
+                None => true,
+            });
         if emptied {
             self.remove(key);
         }
@@ -209,6 +193,13 @@ impl Versions {
     /// Opens the map for commits that readers of pages see all at once, when the guard goes.
     pub(super) fn begin_commits(&self) -> Commits<'_> {
         Commits { versions: self, _still: self.commits.write() }
+    }
+
+    /// Makes the order of the keys anew from the map, which is much faster than to insert them one by one.
+    pub(super) fn put_in_order(&self) {
+        let mut keys: Vec<OwnKey> = self.map.iter().map(|entry| entry.key().clone()).collect();
+        keys.sort_unstable();
+        *self.order.write() = keys.into_iter().collect();
     }
 
     /// Forgets a key: its tombstone has been collected.
@@ -240,8 +231,10 @@ impl Versions {
         };
         let copy = Self { order: RwLock::new(self.order.read().clone()), ..Self::new() };
         for (key, state) in self.states() {
-            let latest = state.newest().filter(|_| matches!(state, KeyState::Dirty { .. })).map(Box::new);
-            copy.map.insert(key, Slot { clean: state.clean(), latest });
+            let latest = state.newest().filter(|_| matches!(state, KeyState::Dirty { .. }));
+            if let Some(slot) = Slot::of(state.clean(), latest) {
+                copy.map.insert(key, slot);
+            }
         }
         copy.commit.store(self.commit().0, Ordering::Release);
         copy.live_keys.store(self.live_keys(), Ordering::Relaxed);
@@ -300,23 +293,40 @@ impl Commits<'_> {
     /// The version at `position` is committed. Returns the one that it overwrites. Commits come in log order; one that is
     /// older than what the key already has (as in a walk of the log) changes nothing and overwrites itself.
     pub(super) fn commit(&self, key: &[u8], position: Position) -> Option<Position> {
-        if let Some(mut slot) = self.versions.map.get_mut(key) {
-            let old = slot.clean;
-            if let Some(newer) = old.filter(|old| (old.seq, old.index) >= (position.seq, position.index)) {
-                return (newer.seq != position.seq || newer.index != position.index).then_some(position);
-            }
-            slot.clean = Some(position);
-            if slot.latest.as_ref().is_some_and(|latest| latest.seq <= position.seq) {
-                slot.latest = None;
-            }
-            self.count(old, position);
-            return old;
+        let own = OwnKey::from(key);
+        let Placed { overwritten, is_new } = self.place(own.clone(), position);
+        if is_new {
+            self.versions.order.write().insert(own);
         }
-        let own: OwnKey = key.into();
-        self.versions.map.insert(own.clone(), Slot { clean: Some(position), latest: None });
-        self.versions.order.write().insert(own);
-        self.count(None, position);
-        None
+        overwritten
+    }
+
+    /// The same while a replica is being loaded: the order of the keys is made at the end, by [`Versions::put_in_order`].
+    pub(super) fn load(&self, key: &[u8], position: Position) -> Option<Position> {
+        self.place(key.into(), position).overwritten
+    }
+
+    fn place(&self, key: OwnKey, position: Position) -> Placed {
+        let mut slot = match self.versions.map.entry(key) {
+            Entry::Occupied(slot) => slot,
+            Entry::Vacant(slot) => {
+                slot.insert(Slot::clean(position));
+                self.count(None, position);
+                return Placed { overwritten: None, is_new: true };
+            }
+        };
+        let old = slot.get().committed();
+        if let Some(newer) = old.filter(|old| (old.seq, old.index) >= (position.seq, position.index)) {
+            let is_other = newer.seq != position.seq || newer.index != position.index;
+            return Placed { overwritten: is_other.then_some(position), is_new: false };
+        }
+        let latest = slot.get().latest().filter(|latest| latest.seq > position.seq);
+        slot.insert(match latest {
+            Some(latest) => Slot::dirty(Some(position), latest),
+            None => Slot::clean(position),
+        });
+        self.count(old, position);
+        Placed { overwritten: old, is_new: false }
     }
 
     /// All commits up to `seq` are in the map.
@@ -334,7 +344,44 @@ impl Commits<'_> {
     }
 }
 
+/// What putting a position into the map has changed.
+struct Placed {
+    overwritten: Option<Position>,
+    /// The key was not in the map before.
+    is_new: bool,
+}
+
 /// The position of a mutation.
 pub(super) fn position(seq: Seq, index: usize, version: Version, deleted: bool) -> Position {
     Position { seq, index: u32::try_from(index).expect("an entry has few mutations"), version, deleted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_loaded_is_read_like_what_was_committed() {
+        let (loaded, committed) = (Versions::new(), Versions::new());
+        // Short and long keys in no order; each third one twice, each fifth one deleted.
+        for number in (0..200_u64).chain((0..200).step_by(3)) {
+            let key = format!("{:0width$}", number * 7 % 200, width = if number % 2 == 0 { 3 } else { 40 });
+            for versions in [&loaded, &committed] {
+                let position = position(Seq(1000 + number), 0, Version(1), number % 5 == 0);
+                let commits = versions.begin_commits();
+                match std::ptr::eq(versions, &loaded) {
+                    true => commits.load(key.as_bytes(), position),
+                    false => commits.commit(key.as_bytes(), position),
+                };
+            }
+        }
+        loaded.mark_dirty(b"dirty", position(Seq(2000), 0, Version(1), false));
+        committed.mark_dirty(b"dirty", position(Seq(2000), 0, Version(1), false));
+        loaded.put_in_order();
+        let slice = |versions: &Versions| versions.slice(b"0", None, usize::MAX, &mut || {}).states;
+        assert_eq!(slice(&loaded).len(), 161);
+        assert!(slice(&loaded).is_sorted_by_key(|(key, _)| key.clone()));
+        assert_eq!(slice(&loaded), slice(&committed));
+        assert_eq!(loaded.live_keys(), committed.live_keys());
+    }
 }

@@ -3,7 +3,8 @@
 //! What a replica orders as a [`StoreWrite`] becomes changes of a batch here; the [`writer`](super::writer) applies them.
 //! Reading needs no turn: rows are looked up by position, by any thread, while the writer writes.
 //! Every row's checksums are verified whenever it is read; values that were read lately are kept (see `recent`).
-//! Never here: which rows are committed, newest, or no longer wanted. See `recover` for how a chain is read at a start.
+//! Never here: which rows are committed, newest, or no longer wanted. See `recover` and `walk` for how a chain is read at a
+//! start.
 
 use std::{fmt, ops::ControlFlow, sync::Arc};
 
@@ -215,7 +216,7 @@ impl fmt::Debug for ChainSnapshot {
 }
 
 /// A row as a scan finds it.
-pub(super) fn decode_pair(key: &[u8], record: &[u8]) -> Result<Row, StoreError> {
+fn decode_pair(key: &[u8], record: &[u8]) -> Result<Row, StoreError> {
     let (seq, index) = decode_row_key(key)?;
     decode_row(seq, index, &copy(record))
 }

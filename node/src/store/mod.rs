@@ -2,8 +2,8 @@
 //!
 //! - [`backend`]: the contract of a storage backend; [`memory`], [`redb`] and `fjall` fulfil it, and `craq-storetest` checks it.
 //! - [`directory`]: the node's one store: who it is, and which chains are in it.
-//! - [`chain_store`]: one chain's log, meta records and request outcomes, laid out on any backend; [`recover`] is how
-//!   they are read back at a start.
+//! - [`chain_store`]: one chain's log, meta records and request outcomes, laid out on any backend; [`recover`] and
+//!   `walk` are how they are read back at a start.
 //! - [`encoding`]: rows as bytes; `records`: everything else as bytes.
 //! - [`writer`]: the one thread that writes.
 //!
@@ -22,6 +22,7 @@ mod recent;
 mod records;
 pub mod recover;
 pub mod redb;
+mod walk;
 pub mod writer;
 
 pub use backend::{Backend, Batch, Change, Snapshot, StoreError, Table};

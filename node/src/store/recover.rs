@@ -1,20 +1,17 @@
-//! What a replica reads when it starts: the meta records, then the whole log, once, upwards (protocol.md 2).
+//! What a replica reads when it starts, before its log (see `walk`): the meta records and the kept outcomes (protocol.md 2).
 //!
 //! Never here: what is made of it (see [`crate::replica`]).
 
 use std::ops::ControlFlow;
 
-use craq_proto::{Outcome, Row, Seq};
+use craq_proto::{Outcome, Seq};
 
 use super::{
     ChainStore, StoreError,
-    chain_store::{decode_pair, meta_key},
+    chain_store::meta_key,
     records::{unseal_number, unseal_outcome, unseal_view},
 };
 use crate::replica::event::StoredView;
-
-/// After how many rows a walk tells how far it has come.
-const PROGRESS_ROWS: u64 = 10_000;
 
 /// What a chain's store says besides its log. Of a chain that was never written: nothing and zeros.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,26 +52,6 @@ impl ChainStore {
             forgotten_through: number(meta_key::FORGOTTEN_THROUGH)?,
             outcomes,
         })
-    }
-
-    /// Calls `visit` with each row of the log, rising, and `progress` now and then with the number of rows so far.
-    /// Returns how many there were.
-    ///
-    /// A visitor that keeps a row's key for long should [detach](craq_proto::Key::detached) it: it pins the value.
-    pub fn walk(&self, progress: &mut dyn FnMut(u64), visit: &mut dyn FnMut(Row)) -> Result<u64, StoreError> {
-        let mut rows = 0_u64;
-        let mut error = None;
-        self.backend.snapshot()?.scan(self.log, &[], None, &mut |key, record| {
-            let visited = decode_pair(key, record).map(|row| {
-                visit(row);
-                rows += 1;
-                if rows.is_multiple_of(PROGRESS_ROWS) {
-                    progress(rows);
-                }
-            });
-            keep_going(visited, &mut error)
-        })?;
-        error.map_or(Ok(rows), Err)
     }
 }
 

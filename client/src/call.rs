@@ -227,7 +227,7 @@ pub(crate) fn answer(
     let message = error.message.clone();
     let error =
         CallError::from_detail(error).unwrap_or_else(|| CallError::new(ErrorKind::OutcomeUnknown, message));
-    Err(Failure { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false })
+    Err(Failure::told(target, error))
 }
 
 /// What a status says; a connection that broke is forgotten.

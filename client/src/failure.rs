@@ -36,14 +36,17 @@ impl Failure {
     /// Sent, and no answer came.
     pub fn no_answer(target: &str, reason: &str) -> Self {
         let message = format!("{target}: {reason}");
-        let error = CallError::new(ErrorKind::OutcomeUnknown, message);
+        Self::told(target, CallError::new(ErrorKind::OutcomeUnknown, message))
+    }
+
+    /// Answered with an error in craq's own words.
+    pub fn told(target: &str, error: CallError) -> Self {
         Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false }
     }
 
     /// Answered with something that no correct process says.
     pub fn bad_answer(target: &str, kind: ErrorKind, reason: &str) -> Self {
-        let error = CallError::new(kind, format!("{target}: {reason}"));
-        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved: false }
+        Self::told(target, CallError::new(kind, format!("{target}: {reason}")))
     }
 
     /// A call to `target` ended with `status`.
@@ -61,7 +64,7 @@ impl Failure {
             error.message = format!("{target}: {}", plain(status));
         }
         let unserved = !ours && status.code() == Code::Unimplemented && status.source().is_none();
-        Self { error: Box::new(error), target: Some(target.to_owned()), connected: true, unserved }
+        Self { unserved, ..Self::told(target, error) }
     }
 }
 

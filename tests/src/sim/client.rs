@@ -330,9 +330,7 @@ impl World {
                 client.routes.forgive(&target);
                 return self.settle(index, answer);
             }
-            Ok(Reply::Served(Err(error))) => {
-                Failure { error: Box::new(error), target: Some(target), connected: true, unserved: false }
-            }
+            Ok(Reply::Served(Err(error))) => Failure::told(&target, error),
             Ok(_) => Failure::no_answer(&target, "no answer to what was asked"),
             Err(Failed::NotConnected) => Failure::not_connected(&target, "refused"),
             Err(Failed::Broken) => Failure::no_answer(&target, "the connection broke"),

@@ -212,7 +212,10 @@ mod tests {
         assert!(text.contains("1 client, measured 1 s, the median of 3 rounds (10, 30, 20 ops/s)"), "{text}");
         assert!(text.contains("8 clients, measured 1 s\n"), "{text}");
         assert!(text.contains("throughput      20 ops/s, 0.01 MB/s"), "{text}");
-        assert!(text.contains("0 clean, 20 dirty (20 asked the tail, 0 at the tail)"), "{text}");
+        assert!(
+            text.contains("0 clean, 20 dirty (20 asked the tail, 0 awaited the commit, 0 at the tail)"),
+            "{text}"
+        );
         assert!(text.contains("errors          1 (wrong_value 1); the first: key 3"), "{text}");
         assert!(!text.contains("WRONG"), "{text}");
         let wrong = CounterCheck { acknowledged: 2, unknown: 0, found: 1 };

@@ -455,7 +455,21 @@ impl World {
             self.break_calls(a, b);
             return;
         }
+        if self.random.random_bool(0.15) {
+            return self.slow_tail();
+        }
         self.slow(a, b);
+    }
+
+    /// What the tail says takes long to every member: others may read there what they do not know to be committed.
+    fn slow_tail(&mut self) {
+        let Some(view) = self.newest.clone() else { return };
+        let members: Vec<Place> =
+            view.members.iter().filter_map(|member| Place::of(&member.address)).collect();
+        let Some((tail, others)) = members.split_last() else { return };
+        for other in others {
+            self.slow(*other, *tail);
+        }
     }
 
     fn slow(&mut self, a: Place, b: Place) {

@@ -91,7 +91,7 @@ impl Run {
             outcomes_max: if rng.random_bool(0.7) { rng.random_range(5..50) } else { 1_000 },
             transfer_bytes: rng.random_range(1..1000),
             dirty_entries_max: rng.random_range(3..30),
-            question_interval: Duration::from_millis(rng.random_range(0..3)),
+            question_interval: Duration::from_millis(seed % 3),
             ..Config::default()
         };
         let is_slow = rng.random_bool(0.3);

@@ -193,8 +193,12 @@ impl World {
             None if self.clients[index].is_quiet => return,
             None => {
                 let kind = self.draw(index);
-                let is_fixed =
-                    matches!(kind, Kind::Read(_)) && self.random.random_bool(self.setup.fixed_reads);
+                // A refused condition is a read too.
+                let reads = match &kind {
+                    Kind::Read(_) => true,
+                    Kind::Write(changes) => changes.iter().any(|change| change.2 != Condition::Always),
+                };
+                let is_fixed = reads && self.random.random_bool(self.setup.fixed_reads);
                 let fixed = if is_fixed { Some(self.favourite(index)) } else { None };
                 (kind, fixed)
             }

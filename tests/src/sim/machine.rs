@@ -100,8 +100,9 @@ pub(super) struct InFlight {
     writes: Vec<(PersistId, StoreWrite)>,
 }
 
-/// So many bytes of values that were read lately does a process keep: few, so that some are dropped.
-const RECENT_BYTES: usize = 64 * 1024;
+/// So many bytes of values that were read lately does a process keep: more than it ever reads, since it is not the seed that
+/// decides what is dropped, and a look into the disk counts as one of its operations.
+const RECENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// A node's process.
 pub(super) struct Process {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     Client, Error, Options, ReadOutcome,
-    call::{answer, first_view, reply, run, timeout_ms},
+    call::{answer, reply, run, target, timeout_ms},
     failure::Failure,
     kv::{READ_ATTEMPT_TIMEOUT, ReadCall, outcome, question, read_epoch},
     retry::Retries,
@@ -65,9 +65,7 @@ async fn ask(
     let target = match &options.node {
         Some(node) => node.clone(),
         None => {
-            first_view(shared, until).await?;
-            let next = shared.routes.lock().reader(shared.now(), options.consistency.is_weak());
-            next.ok_or_else(|| Failure::no_route("the chain has no member that can answer this", true))?
+            target(shared, until, |routes, now| routes.reader(now, options.consistency.is_weak())).await?
         }
     };
     let until = until.min(Instant::now() + READ_ATTEMPT_TIMEOUT);

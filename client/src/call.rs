@@ -80,12 +80,20 @@ async fn attempt<C: Call>(
     if let Some(node) = call.fixed() {
         return call.attempt(shared, node, until, request).await;
     }
-    first_view(shared, until).await?;
-    let target = call.route(&mut shared.routes.lock(), shared.now());
-    let target =
-        target.ok_or_else(|| Failure::no_route("the chain has no member that can answer this", true))?;
+    let target = target(shared, until, |routes, now| call.route(routes, now)).await?;
     let until = call.attempt_timeout().map_or(until, |limit| until.min(Instant::now() + limit));
     call.attempt(shared, &target, until, request).await
+}
+
+/// Where to send a call, by the newest view.
+pub(crate) async fn target(
+    shared: &Shared,
+    until: Instant,
+    route: impl FnOnce(&mut Routes, Time) -> Option<String>,
+) -> Result<String, Failure> {
+    first_view(shared, until).await?;
+    let target = route(&mut shared.routes.lock(), shared.now());
+    target.ok_or_else(|| Failure::no_route("the chain has no member that can answer this", true))
 }
 
 /// Waits, but no longer than until a newer view comes.

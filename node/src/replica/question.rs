@@ -24,6 +24,9 @@ const KEYS_MAX: usize = 1_000;
 /// `None` stands for pages, which only want the tail's commit.
 type Waiting = BTreeMap<(Seq, Option<Key>), Vec<Ticket>>;
 
+/// Above every sequence: no commit answers it.
+const NO_COMMIT: Seq = Seq(u64::MAX);
+
 /// The reads of one question, in the order of its keys.
 type Asked = Vec<(Option<Key>, Vec<Ticket>)>;
 
@@ -119,7 +122,7 @@ impl Replica {
             Look::Refused(error) => out.push(refuse(ticket, error)),
             Look::Dirty => {
                 let newest = self.versions.state(key.as_ref()).newest();
-                let until = newest.map_or(Seq(u64::MAX), |newest| newest.seq);
+                let until = newest.map_or(NO_COMMIT, |newest| newest.seq);
                 self.wait_for_tail(until, Some(key), ticket, out);
             }
         }
@@ -130,7 +133,7 @@ impl Replica {
         match self.reader().permit(now) {
             Err(error) => out.push(refuse(ticket, error)),
             Ok(_) if is_authority => out.push(serve_page(ticket)),
-            Ok(_) => self.wait_for_tail(Seq(u64::MAX), None, ticket, out),
+            Ok(_) => self.wait_for_tail(NO_COMMIT, None, ticket, out),
         }
     }
 

@@ -98,19 +98,16 @@ fn complete(chain: &Chain, key: &Key, fresh: Freshness, plan: Plan) -> Result<An
     }
     let position = plan.position.filter(|position| !position.deleted);
     let recent = position.and_then(|position| chain.store.recent(plan.history, key, position));
-    let found = match (recent, position) {
-        (None, Some(position)) => {
-            let found = look_up(chain, key, position)?;
-            still_fresh(chain, key, fresh, plan.permit)?;
-            chain.store.keep(plan.history, key, position, &found);
-            Some(found)
-        }
-        (recent, _) => {
-            still_fresh(chain, key, fresh, plan.permit)?;
-            recent
-        }
+    let news = match (&recent, position) {
+        (None, Some(position)) => Some((position, look_up(chain, key, position)?)),
+        _ => None,
     };
+    still_fresh(chain, key, fresh, plan.permit)?;
+    if let Some((position, found)) = &news {
+        chain.store.keep(plan.history, key, *position, found);
+    }
     chain.reads.answered(plan.path, fresh.strong);
+    let found = recent.or(news.map(|(_, found)| found));
     Ok(Answer { found, position: plan.position, path: plan.path, commit: plan.commit })
 }
 

@@ -30,10 +30,9 @@ struct Kept {
     found: Found,
 }
 
-impl Kept {
-    fn weight(key: &Key, found: &Found) -> usize {
-        OVERHEAD + key.as_bytes().len() + found.value.len()
-    }
+/// How much memory it takes to keep this, in bytes, about.
+fn weight(key: &[u8], found: &Found) -> usize {
+    OVERHEAD + key.len() + found.value.len()
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +40,7 @@ struct ByBytes;
 
 impl Weighter<Place, Kept> for ByBytes {
     fn weight(&self, _: &Place, kept: &Kept) -> u64 {
-        (OVERHEAD + kept.key.len() + kept.found.value.len()) as u64
+        weight(&kept.key, &kept.found) as u64
     }
 }
 
@@ -81,7 +80,7 @@ impl Recent {
     /// Copied, since the bytes may be part of something larger.
     pub(super) fn keep(&self, history: History, key: &Key, position: Position, found: &Found) {
         let place = (history, position.seq, position.index);
-        if Kept::weight(key, found) * SHARE_MAX > self.bytes_max {
+        if weight(key.as_ref(), found) * SHARE_MAX > self.bytes_max {
             return;
         }
         let both = [key.as_bytes().as_ref(), &found.value].concat();

@@ -451,8 +451,8 @@ pub struct Config {
     pub client_outcomes_max: usize,
     /// Most callers whose reads wait for the tail at once.
     pub waiting_reads_max: usize,
-    /// A question to the tail that several reads share is followed by the next one no sooner than this: reads of dirty keys that
-    /// come meanwhile wait for the own commit, or share the next one.
+    /// A question to the tail is followed by the next one no sooner than this: reads of dirty keys that come meanwhile wait
+    /// for the own commit, which mostly comes first, or share the next one.
     pub question_interval: Duration,
     /// Tombstones are kept for at least so many entries.
     pub tombstone_entries: u64,
@@ -477,7 +477,7 @@ impl Default for Config {
             outcomes_max: 200_000,
             client_outcomes_max: 10_000,
             waiting_reads_max: 100_000,
-            question_interval: Duration::from_millis(1),
+            question_interval: Duration::from_millis(10),
             tombstone_entries: 100_000,
             sweep_rows: 512,
             sweep_interval: Duration::from_secs(1),

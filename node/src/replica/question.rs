@@ -2,7 +2,7 @@
 //!
 //! A read never joins a question that was already sent: the tail may have answered it before the read began. Until the next
 //! one leaves, a read may learn the answer from the own commit: when the newest version that was here when it came is
-//! committed, all is here that was committed when it came. So under load few reads ask.
+//! committed, all is here that was committed when it came. So of many reads few ask.
 
 use std::{collections::BTreeMap, mem};
 
@@ -21,7 +21,7 @@ use super::{
 const KEYS_MAX: usize = 1_000;
 
 /// Reads that wait: by the commit that would answer them, which is the newest version that was here when they came, and by key.
-/// `None` stands for pages, which only want the tail's commit.
+/// `None` stands for pages, which want the tail's commit, or that of all that was here.
 type Waiting = BTreeMap<(Seq, Option<Key>), Vec<Ticket>>;
 
 /// Above every sequence: no commit answers it.
@@ -38,7 +38,7 @@ pub(super) struct Questions {
     /// The question that is under way.
     asked: Option<(u64, Asked)>,
     number: u64,
-    /// The next one does not leave before this time, since several reads wanted the one before.
+    /// The next one does not leave before this time.
     not_before: Option<Time>,
     /// Pages that wait until the own commit has reached the tail's.
     pages: BTreeMap<Seq, Vec<Ticket>>,
@@ -130,10 +130,11 @@ impl Replica {
 
     pub(super) fn on_read_page(&mut self, now: Time, ticket: Ticket, out: &mut Vec<Output>) {
         let is_authority = self.versions.rights().is_authority;
+        let is_clean = self.log.commit == self.log.last;
         match self.reader().permit(now) {
             Err(error) => out.push(refuse(ticket, error)),
-            Ok(_) if is_authority => out.push(serve_page(ticket)),
-            Ok(_) => self.wait_for_tail(NO_COMMIT, None, ticket, out),
+            Ok(_) if is_authority || is_clean => out.push(serve_page(ticket)),
+            Ok(_) => self.wait_for_tail(self.log.last, None, ticket, out),
         }
     }
 
@@ -154,8 +155,13 @@ impl Replica {
     /// The own commit has come this far.
     pub(super) fn answer_reads(&mut self, commit: Seq, out: &mut Vec<Output>) {
         for ((_, key), tickets) in self.questions.take_answered(commit) {
-            let position = key.and_then(|key| self.versions.state(key.as_ref()).clean());
-            out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit, false)));
+            match key {
+                None => out.extend(tickets.into_iter().map(serve_page)),
+                Some(key) => {
+                    let position = self.versions.state(key.as_ref()).clean();
+                    out.extend(tickets.into_iter().map(|ticket| serve(ticket, position, commit, false)));
+                }
+            }
         }
         self.questions.commit_reached(commit, out);
     }
@@ -175,8 +181,7 @@ impl Replica {
         }
         questions.number += 1;
         let interval = self.config.question_interval;
-        let is_shared = asked.iter().map(|(_, tickets)| tickets.len()).sum::<usize>() > 1;
-        questions.not_before = (is_shared && !interval.is_zero()).then(|| now + interval);
+        questions.not_before = (!interval.is_zero()).then(|| now + interval);
         let (question, epoch) = (questions.number, view.epoch);
         let keys = asked.iter().filter_map(|(key, _)| key.clone()).collect();
         questions.asked = Some((question, asked));

@@ -52,8 +52,8 @@ pub(crate) struct Globals {
         value_delimiter = ','
     )]
     pub(crate) coordinators: Vec<String>,
-    /// Read from exactly this node. Without a coordinator given, everything starts from it. (`bench`: `all` reads from
-    /// each member in turn.)
+    /// Read from exactly this node. Without a coordinator given, everything starts from it. (`bench`: with `all`, each
+    /// member is read from by as many clients.)
     #[arg(short = 'n', long = "node", env = "CRAQ_NODE", value_name = "ADDR", global = true)]
     pub(crate) at_node: Option<String>,
     /// How long the command may take (`list`: each page; `bench`: each operation).

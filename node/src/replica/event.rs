@@ -454,6 +454,8 @@ pub struct Config {
     /// A question to the tail is followed by the next one no sooner than this: reads of dirty keys that come meanwhile wait
     /// for the own commit, which mostly comes first, or share the next one.
     pub question_interval: Duration,
+    /// When so many reads wait for the next question, it leaves at once.
+    pub question_reads: usize,
     /// Tombstones are kept for at least so many entries.
     pub tombstone_entries: u64,
     /// Overwritten rows are removed when there are so many, so many at a time.
@@ -478,6 +480,7 @@ impl Default for Config {
             client_outcomes_max: 10_000,
             waiting_reads_max: 100_000,
             question_interval: Duration::from_millis(10),
+            question_reads: 16,
             tombstone_entries: 100_000,
             sweep_rows: 512,
             sweep_interval: Duration::from_secs(1),

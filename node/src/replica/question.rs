@@ -55,6 +55,11 @@ impl Questions {
         self.not_before.filter(|_| self.asked.is_none() && !self.waiting.is_empty())
     }
 
+    /// The question before has just left, and few reads want the next one.
+    fn is_early(&self, now: Time, reads: usize) -> bool {
+        self.not_before.is_some_and(|time| now < time) && self.count < reads
+    }
+
     /// Lets the read share the question that is under way; false: it is about other keys.
     fn join(&mut self, key: Option<&Key>, ticket: Ticket) -> bool {
         let mut asked = self.asked.iter_mut().flat_map(|(_, asked)| asked);
@@ -168,7 +173,7 @@ impl Replica {
 
     pub(super) fn maybe_ask(&mut self, now: Time, out: &mut Vec<Output>) {
         let questions = &mut self.questions;
-        let is_early = questions.not_before.is_some_and(|time| now < time);
+        let is_early = questions.is_early(now, self.config.question_reads);
         if questions.asked.is_some() || questions.waiting.is_empty() || is_early {
             return;
         }

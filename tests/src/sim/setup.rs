@@ -186,6 +186,7 @@ fn replica(random: &mut StdRng, collects_tombstones: bool) -> Config {
         client_outcomes_max: if small { r.random_range(2..20) } else { roomy.client_outcomes_max },
         waiting_reads_max: if small { r.random_range(1..5) } else { roomy.waiting_reads_max },
         question_interval: if r.random_bool(0.5) { Duration::ZERO } else { millis(r, 1, 20) },
+        question_reads: 3,
         tombstone_entries: if collects_tombstones { r.random_range(0..60) } else { 1_000_000 },
         sweep_rows: r.random_range(1..64),
         sweep_interval: millis(r, 20, 1_000),

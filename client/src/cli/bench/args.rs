@@ -16,7 +16,7 @@ Examples:
   craq bench mixed --read-ratio 0.95 --distribution zipf:0.99 --duration 30s
   craq bench read --clients 1,8,64 --rounds 3 --plot read.svg
   craq bench write --rate 2000             open loop: latency counts from the scheduled moment
-  craq bench read -n all                   each node in turn, whatever the client library would do
+  craq bench read -n all                   each node by as many clients, whatever the client library would do
   craq bench read --keep && craq bench read --no-load --keys 10000
   craq bench mixed -o csv > figures.csv
 
@@ -131,14 +131,14 @@ pub(crate) struct PaperArgs {
     /// Lengths of the chains.
     #[arg(long, value_name = "N[,N]", value_delimiter = ',', default_value = "1,3,5,7")]
     pub(crate) nodes: Vec<u16>,
-    /// The share of one core that each node gets, in percent, at least 10 [default: half of this machine's cores, divided
+    /// The share of one core that each node gets, in percent, at least 10 [default: a third of this machine's cores, divided
     /// among the longest chain].
     #[arg(long, value_name = "PERCENT")]
     pub(crate) cap: Option<u32>,
     /// The measured time of each figure.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
-    /// Readers at once.
+    /// Readers for each node at once, and writers at once.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) clients: u32,
     /// Where the nodes keep their data; the paper's kept it in memory.

@@ -66,7 +66,8 @@ struct Shared {
     unclear: AtomicU64,
 }
 
-/// Runs a round on these instances of the client library. `nodes` are read from in turn; if empty, the library chooses.
+/// Runs a round on these instances of the client library. `nodes` are read from, by as many clients each; if empty, the
+/// library chooses.
 pub(super) async fn round(
     plan: &Plan,
     clients: u32,
@@ -92,7 +93,11 @@ pub(super) async fn round(
     for number in 0..count {
         // The operations of one client share its connection.
         let instance = &instances[(number / plan.pipeline) as usize % instances.len()];
-        let lane = Lane { number, tools: tools(plan, number, instance, nodes), shared: Arc::clone(&shared) };
+        let lane = Lane {
+            number,
+            tools: tools(plan, number, instance, of_client(nodes, number, count)),
+            shared: Arc::clone(&shared),
+        };
         lanes.spawn(lane.work());
     }
     let watching = tokio::spawn(progress.watch(Arc::clone(&window)));
@@ -133,6 +138,17 @@ async fn at_start(window: &Window, client: &Client) -> (Option<counters::Counted
     sleep_until(window.instant(window.start())).await;
     let ticks = Ticks::now();
     (counters::of_nodes(client).await, ticks)
+}
+
+/// The nodes that one of so many clients reads from: a single one, so that nobody who reads from one waits for another; all in
+/// turn if there are too few clients.
+fn of_client(nodes: &[String], number: u32, clients: u32) -> &[String] {
+    let (number, clients) = (number as usize, clients as usize);
+    if nodes.is_empty() || clients < nodes.len() {
+        nodes
+    } else {
+        std::slice::from_ref(&nodes[number % nodes.len()])
+    }
 }
 
 fn tools(plan: &Plan, number: u32, client: &Client, nodes: &[String]) -> Tools {

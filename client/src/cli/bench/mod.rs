@@ -77,7 +77,7 @@ async fn measure(globals: &Globals, plan: &Plan, stop: &Stop) -> anyhow::Result<
     outcome
 }
 
-/// The nodes that are read from in turn; none: the client library chooses.
+/// The nodes that are read from; none: the client library chooses.
 fn nodes(plan: &Plan, client: &Client) -> anyhow::Result<Vec<String>> {
     Ok(match &plan.nodes {
         Nodes::Any => vec![],

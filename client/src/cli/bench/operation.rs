@@ -16,7 +16,7 @@ pub(super) struct Tools {
     pub(super) chooser: Chooser,
     /// Values that are written consist of it.
     pub(super) noise: Vec<u8>,
-    /// One for each node that is read from in turn; a single one if the client library chooses.
+    /// One for each node that is read from in turn; a single one if that is always the same, or the client library chooses.
     pub(super) reads: Vec<Options>,
     pub(super) turn: usize,
     pub(super) batch: u64,

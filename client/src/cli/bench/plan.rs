@@ -58,7 +58,7 @@ pub(super) enum Nodes {
     Any,
     /// To one node.
     One(String),
-    /// To each member of the chain in turn.
+    /// To each member of the chain, by as many clients each.
     All,
 }
 

@@ -29,6 +29,7 @@ const SHARED_BY: u32 = 32;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) duration: Duration,
+    /// Readers of each node, and writers.
     pub(super) clients: u32,
     pub(super) quick: bool,
 }
@@ -48,7 +49,7 @@ pub(super) struct Figures {
     pub(super) nodes: u16,
     /// Many readers at all nodes, no writes.
     pub(super) reads: RoundReport,
-    /// Many readers at the tail alone, as in chain replication.
+    /// As many readers at the tail alone, as in chain replication.
     pub(super) reads_at_tail: RoundReport,
     /// Many writers.
     pub(super) writes: RoundReport,
@@ -64,33 +65,32 @@ pub(super) struct Figures {
     pub(super) reads_at_tail_under_writes: Vec<Mixed>,
 }
 
-/// Measures a chain; `tail` is its last node. All on one key, as in the paper.
+/// Measures a chain of these members. All on one key, as in the paper. Each reader reads from one node: if it went from node
+/// to node, a node that has used up its share of CPU would hold all readers up, and so the other nodes.
 pub(super) async fn figures(
     coordinator: &str,
     nodes: u16,
-    tail: &str,
+    members: &[String],
     settings: Settings,
     stop: &Stop,
 ) -> anyhow::Result<Figures> {
-    let mut instances = Vec::new();
-    // The readers' and, apart from them, the writers'.
-    for _ in 0..2 * settings.clients.div_ceil(SHARED_BY) {
-        instances.push(Client::builder([coordinator]).timeout(TIMEOUT).connect().await?);
-    }
-    let chain = Chain { instances, nodes, tail: vec![tail.to_owned()], settings, stop };
+    let many = settings.clients * u32::from(nodes);
+    let readers = instances(coordinator, many).await?;
+    let writers = instances(coordinator, settings.clients).await?;
+    let tail = members.last().cloned().into_iter().collect();
+    let chain = Chain { readers, writers, members: members.to_vec(), tail, many, settings, stop };
     let plan = |workload| plan(workload, settings.duration);
-    anyhow::ensure!(setup::load(&plan(Workload::Cas), &chain.instances[0], stop).await?, "ended early");
-    let many = settings.clients;
+    anyhow::ensure!(setup::load(&plan(Workload::Cas), &chain.writers[0], stop).await?, "ended early");
     let test_and_set = chain.round("test-and-set, one client", &plan(Workload::Cas), 1, &[]).await?;
     let idle_writes = chain.round("writes, one client", &plan(Workload::Write), 1, &[]).await?;
     let idle_reads = chain.round("reads, one client", &plan(Workload::Read), 1, &[]).await?;
-    let reads = chain.round("reads at all nodes", &plan(Workload::Read), many, &[]).await?;
+    let reads = chain.round("reads at all nodes", &plan(Workload::Read), many, &chain.members).await?;
     let reads_at_tail = chain.round("reads at the tail", &plan(Workload::Read), many, &chain.tail).await?;
-    let writes = chain.round("writes", &plan(Workload::Write), many, &[]).await?;
+    let writes = chain.round("writes", &plan(Workload::Write), settings.clients, &[]).await?;
     let most = writes.all.ops_per_s;
     Ok(Figures {
         nodes,
-        reads_under_writes: chain.under_writes(most, &[]).await?,
+        reads_under_writes: chain.under_writes(most, &chain.members).await?,
         reads_at_tail_under_writes: chain.under_writes(most, &chain.tail).await?,
         reads,
         reads_at_tail,
@@ -99,6 +99,15 @@ pub(super) async fn figures(
         idle_reads,
         idle_writes,
     })
+}
+
+/// Instances of the client library for so many clients.
+async fn instances(coordinator: &str, clients: u32) -> anyhow::Result<Vec<Client>> {
+    let mut instances = Vec::new();
+    for _ in 0..clients.div_ceil(SHARED_BY) {
+        instances.push(Client::builder([coordinator]).timeout(TIMEOUT).connect().await?);
+    }
+    Ok(instances)
 }
 
 /// A load on one key.
@@ -127,9 +136,12 @@ fn plan(workload: Workload, duration: Duration) -> Plan {
 }
 
 struct Chain<'a> {
-    instances: Vec<Client>,
-    nodes: u16,
+    readers: Vec<Client>,
+    writers: Vec<Client>,
+    members: Vec<String>,
     tail: Vec<String>,
+    /// All readers.
+    many: u32,
     settings: Settings,
     stop: &'a Stop,
 }
@@ -142,12 +154,16 @@ impl Chain<'_> {
         clients: u32,
         nodes: &[String],
     ) -> anyhow::Result<RoundReport> {
-        let half = self.instances.len() / 2;
-        let round = load::round(plan, clients, &self.instances[..half], nodes, self.stop, Progress::hidden());
+        let round = load::round(plan, clients, &self.readers, nodes, self.stop, Progress::hidden());
         let round = Box::pin(round).await?;
         anyhow::ensure!(!self.stop.is_requested(), "ended early");
         let report = RoundReport::new(round, 1);
-        eprintln!("chain of {}: {what}: {:.0}/s, {} errors", self.nodes, report.all.ops_per_s, report.errors);
+        eprintln!(
+            "chain of {}: {what}: {:.0}/s, {} errors",
+            self.members.len(),
+            report.all.ops_per_s,
+            report.errors
+        );
         Ok(report)
     }
 
@@ -159,18 +175,32 @@ impl Chain<'_> {
             let rate = (*share < 1.0).then_some((most * share).round().max(1.0) as u64);
             let writing = Plan { rate, ..plan(Workload::Write, self.settings.duration) };
             let reading = plan(Workload::Read, self.settings.duration);
-            let (readers, writers) = self.instances.split_at(self.instances.len() / 2);
-            let many = self.settings.clients;
             let (reads, writes) = futures::try_join!(
-                Box::pin(load::round(&reading, many, readers, nodes, self.stop, Progress::hidden())),
-                Box::pin(load::round(&writing, many, writers, &[], self.stop, Progress::hidden())),
+                Box::pin(load::round(
+                    &reading,
+                    self.many,
+                    &self.readers,
+                    nodes,
+                    self.stop,
+                    Progress::hidden()
+                )),
+                Box::pin(load::round(
+                    &writing,
+                    self.settings.clients,
+                    &self.writers,
+                    &[],
+                    self.stop,
+                    Progress::hidden()
+                )),
             )?;
             anyhow::ensure!(!self.stop.is_requested(), "ended early");
             let (reads, writes) = (RoundReport::new(reads, 1), RoundReport::new(writes, 1));
-            let at = if nodes.is_empty() { "all nodes" } else { "the tail" };
+            let at = if nodes == self.members { "all nodes" } else { "the tail" };
             eprintln!(
                 "chain of {}: reads at {at}: {:.0}/s beside {:.0} writes/s",
-                self.nodes, reads.all.ops_per_s, writes.all.ops_per_s
+                self.members.len(),
+                reads.all.ops_per_s,
+                writes.all.ops_per_s
             );
             all.push(Mixed { due_per_s: rate.unwrap_or(most as u64), reads, writes });
         }

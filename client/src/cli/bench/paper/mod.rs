@@ -73,11 +73,11 @@ pub(super) async fn run(args: &PaperArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Half of the cores, shared by the longest chain; the clients need the other half.
+/// A third of the cores, shared by the longest chain; the clients need the rest.
 fn default_percent(longest: u16) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = u32::try_from(cores).unwrap_or(1);
-    (cores * 50 / u32::from(longest.max(1))).clamp(PERCENT_MIN, 100)
+    (cores * 33 / u32::from(longest.max(1))).clamp(PERCENT_MIN, 100)
 }
 
 async fn chain(
@@ -101,12 +101,12 @@ async fn chain(
         view.members.len() == usize::from(nodes) && view.members.iter().all(|member| member.in_sync)
     };
     let view = client.wait_for_view(WHOLE_TIMEOUT, whole).await.context("the chain is not whole")?;
-    let tail = view.members.last().context("the chain is empty")?.address.clone();
+    let members: Vec<String> = view.members.iter().map(|member| member.address.clone()).collect();
     for (number, pid) in cluster.node_pids().into_iter().enumerate() {
         cap.put(&format!("node-{nodes}-{}", number + 1), pid)?;
     }
     tokio::select! {
-        figures = Box::pin(measure::figures(&coordinator, nodes, &tail, settings, stop)) => figures,
+        figures = Box::pin(measure::figures(&coordinator, nodes, &members, settings, stop)) => figures,
         died = cluster.died() => anyhow::bail!(died),
     }
 }

@@ -112,7 +112,7 @@ fn text(args: &PaperArgs, percent: u32, settings: Settings, all: &[Figures]) -> 
     let _ = writeln!(
         text,
         "Measured with `craq bench paper` of {build}, on one machine with {cores} cores: each node gets {percent} % of one \
-         core (a cgroup), and the clients have what is left. {} clients, one key with a value of 500 bytes, {:?} for each \
+         core (a cgroup), and the clients have what is left. {} readers for each node, as many writers, one key with a value of 500 bytes, {:?} for each \
          figure, store: {}. The paper had a machine for each node, a network of 100 Mbit/s, which was its limit, and its \
          values in memory; so what can be compared is how figures grow with the chain, not how large they are.\n",
         settings.clients,
@@ -132,7 +132,7 @@ fn text(args: &PaperArgs, percent: u32, settings: Settings, all: &[Figures]) -> 
     let _ = writeln!(
         text,
         "\n## Again\n\n```sh\ncraq bench paper --nodes {} --cap {percent} --duration {} --clients {} --store {}\n```\n\n\
-         Each figure alone, on any cluster:\n\n```sh\ncraq bench read --keys 1 --clients {clients}                 # reads\n\
+         Each figure alone, on any cluster:\n\n```sh\ncraq bench read --keys 1 --clients {clients} -n all            # reads; as many clients for each node\n\
          craq bench read --keys 1 --clients {clients} -n TAIL          # as in chain replication\n\
          craq bench write --keys 1 --clients {clients}                # writes\n\
          craq bench cas --keys 1 --clients 1                   # test-and-set\n```",
@@ -195,7 +195,9 @@ fn writes(text: &mut String, all: &[Figures]) {
 fn under_writes(text: &mut String, all: &[Figures]) {
     *text += "## Reads beside writes (figures 6 and 8)\n\n![reads beside writes](reads-under-writes.svg)\n\n";
     *text += "![clean and dirty](paths.svg)\n\nIn percent of the reads without writes; \"tail\": reads at the tail alone, of \
-              the reads there without writes.\n\n";
+              the reads there without writes. A node that has used up its share of CPU rests until the next 10 ms begin, and whoever \
+              has asked it waits so long: so a dirty read, which wants to hear from another node, costs more than with a \
+              machine for each node, above all beside few writes, when the next commit is far off.\n\n";
     *text += "| nodes | writes/s | reads/s | left % | clean % | dirty % | questions/s to the tail | tail: reads/s | tail: left % |\n";
     *text += "|---|---|---|---|---|---|---|---|---|\n";
     for figures in all {

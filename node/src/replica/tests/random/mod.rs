@@ -92,6 +92,7 @@ impl Run {
             transfer_bytes: rng.random_range(1..1000),
             dirty_entries_max: rng.random_range(3..30),
             question_interval: Duration::from_millis(seed % 3),
+            question_reads: 2,
             ..Config::default()
         };
         let is_slow = rng.random_bool(0.3);

@@ -59,7 +59,7 @@ impl Client {
             connected |= failure.connected;
             message.clone_from(&failure.error.message);
             match failure.error.kind {
-                ErrorKind::Unavailable | ErrorKind::NotHead => {}
+                ErrorKind::Unavailable | ErrorKind::NotHead | ErrorKind::NotLeader => {}
                 ErrorKind::OutcomeUnknown => return Err(Error::Unclear { message }),
                 _ => return Err((*failure.error).into()),
             }

@@ -100,6 +100,7 @@ impl From<CallError> for Error {
             ErrorKind::Invalid | ErrorKind::WrongCluster => Self::Invalid { message },
             ErrorKind::Corrupt => Self::Corrupt { message },
             ErrorKind::NotHead
+            | ErrorKind::NotLeader
             | ErrorKind::WrongEpoch
             | ErrorKind::Unavailable
             | ErrorKind::Forgotten

@@ -58,6 +58,7 @@ mod call;
 mod channels;
 pub mod check;
 mod client;
+mod coordinators;
 mod error;
 mod failure;
 mod follow;
@@ -82,6 +83,7 @@ pub mod decode {
 }
 
 pub use client::{Builder, Client};
+pub use coordinators::{CoordinatorStatus, PastView};
 pub use error::Error;
 pub use options::{Condition, Consistency, Options, TIMEOUT_DEFAULT};
 pub use outcome::{Item, Page, ReadOutcome, ReadPath, WriteOutcome};

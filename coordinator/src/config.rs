@@ -1,16 +1,28 @@
 //! What can be configured: each setting is a flag and an environment variable.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
+use craq_log::Location;
 use tracing_subscriber::EnvFilter;
+
+use crate::leadership::{Timing, TimingError};
+
+/// The lease of leaders whose log is in a directory or in memory.
+const DISK_LEASE: Duration = Duration::from_secs(2);
+/// The lease of leaders whose log is on an object store.
+const CLOUD_LEASE: Duration = Duration::from_secs(10);
 
 /// The coordinator of a craq cluster: decides which nodes make up the chain, and in which order.
 ///
-/// Start one coordinator, then nodes that are told its address. It notices when a node dies or comes back and changes
-/// the chain accordingly; it is not needed to read or to write while the chain is whole. All that it knows is in its
-/// data directory: start it again with the same one and it goes on where it was. Without the directory the cluster
-/// cannot be changed any more, so keep it on a disk that lasts.
+/// Start one coordinator, or three with the same --data, then nodes that are told their addresses. One of them leads: it
+/// notices when a node dies or comes back and changes the chain accordingly; another one takes over when it dies. None is
+/// needed to read or to write while the chain is whole. All that they know is in --data: whoever is started with the same
+/// goes on where the last one was, on any machine. Without it the cluster cannot be changed any more, so keep it where it
+/// lasts.
+///
+/// Object stores take their credentials from the usual variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+/// GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and so on).
 ///
 /// Logs go to stderr; RUST_LOG filters them (default: info), for instance RUST_LOG=craq_coordinator=debug.
 #[derive(Debug, Clone, Parser)]
@@ -20,9 +32,37 @@ pub struct Config {
     #[arg(short = 'a', long, env = "CRAQ_LISTEN", value_name = "ADDRESS", default_value = ":1234")]
     pub listen: String,
 
-    /// Directory of the log of views. Made if it does not exist, readable for its owner only.
-    #[arg(long, env = "CRAQ_DATA", value_name = "DIR", default_value = "craq-coordinator")]
-    pub data: PathBuf,
+    /// Where the other coordinators, the nodes and the clients reach this one [default: where it listens].
+    #[arg(short = 'p', long, env = "CRAQ_PUBLIC", value_name = "ADDRESS")]
+    pub public: Option<String>,
+
+    /// Where the log is: a directory (made if it does not exist, readable for its owner only), file:///DIR,
+    /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or memory:// for tests. The same for all
+    /// coordinators of a cluster.
+    #[arg(long, env = "CRAQ_DATA", value_name = "DIR|URL", default_value = "craq-coordinator")]
+    pub data: Location,
+
+    /// URL of an object store that is not the provider's own (for S3 also: AWS_ENDPOINT_URL).
+    #[arg(long, env = "CRAQ_DATA_ENDPOINT", value_name = "URL")]
+    pub data_endpoint: Option<String>,
+
+    /// For so long every view is kept, for `craq topology history`.
+    #[arg(long, env = "CRAQ_HISTORY", value_name = "TIME", default_value = "30d",
+          value_parser = humantime::parse_duration)]
+    pub history: Duration,
+
+    /// A leading coordinator that was not heard of in the log for so long is replaced [default: 2s in a directory, 10s on
+    /// an object store]. The same for all coordinators of a cluster.
+    #[arg(long, env = "CRAQ_LEADER_LEASE", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub leader_lease: Option<Duration>,
+
+    /// How often the leading coordinator writes into the log [default: a quarter of its lease].
+    #[arg(long, env = "CRAQ_LEADER_RENEW", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub leader_renew: Option<Duration>,
+
+    /// A coordinator that could not write for so long leads no longer [default: 65% of its lease].
+    #[arg(long, env = "CRAQ_LEADER_STEP_DOWN", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub leader_step_down: Option<Duration>,
 
     /// A node that is silent for so long is taken out of its chain. Shorter: failures are noticed sooner, and a busy
     /// machine is taken for a dead one more often.
@@ -62,6 +102,9 @@ pub enum ConfigError {
         /// The failure timeout.
         failure: Duration,
     },
+    /// The times of the leadership do not fit together.
+    #[error("--leader-lease, --leader-renew, --leader-step-down: {0}")]
+    Leader(#[from] TimingError),
 }
 
 impl Config {
@@ -71,7 +114,31 @@ impl Config {
         if heartbeat < Duration::from_millis(1) || heartbeat > failure / 3 {
             return Err(ConfigError::Heartbeat { heartbeat, failure });
         }
-        Ok(())
+        Ok(self.timing().check()?)
+    }
+
+    /// The times of the leadership.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        let fitting = if self.data.is_cloud() { CLOUD_LEASE } else { DISK_LEASE };
+        let fitting = Timing::of_lease(self.leader_lease.unwrap_or(fitting));
+        Timing {
+            renew_interval: self.leader_renew.unwrap_or(fitting.renew_interval),
+            step_down: self.leader_step_down.unwrap_or(fitting.step_down),
+            ..fitting
+        }
+    }
+
+    /// The address that the others are told, once it is known which port was bound.
+    #[must_use]
+    pub fn public_address(&self, bound: SocketAddr) -> String {
+        match &self.public {
+            // A port of this machine.
+            Some(public) if public.starts_with(':') => format!("localhost{public}"),
+            Some(public) => public.clone(),
+            None if bound.ip().is_unspecified() => format!("localhost:{}", bound.port()),
+            None => bound.to_string(),
+        }
     }
 
     /// Sets up the process's log, as configured.
@@ -103,5 +170,26 @@ mod tests {
         assert!(parse(&["--heartbeat-interval", "334ms"]).check().is_err());
         assert!(parse(&["--heartbeat-interval", "0s"]).check().is_err());
         assert!(parse(&["--heartbeat-interval", "1s", "--failure-timeout", "3s"]).check().is_ok());
+    }
+
+    #[test]
+    fn the_lease_fits_where_the_log_is_and_times_that_do_not_fit_are_refused() {
+        let timing = |arguments: &[&str]| parse(arguments).timing();
+        assert_eq!(timing(&[]).lease, DISK_LEASE);
+        assert_eq!(timing(&["--data", "s3://bucket/a"]).lease, CLOUD_LEASE);
+        assert!(parse(&["--data", "gs://bucket/a"]).check().is_ok());
+        for bad in [
+            &["--leader-renew", "1s"][..],
+            &["--leader-renew", "0s"],
+            &["--leader-step-down", "2s"],
+            &["--leader-step-down", "1600ms"],
+            &["--leader-lease", "1500ms", "--leader-step-down", "1300ms"],
+            &["--leader-lease", "0s"],
+        ] {
+            let refused = parse(bad).check().expect_err("it does not fit").to_string();
+            assert!(refused.starts_with("--leader-lease"), "{bad:?}: {refused}");
+        }
+        assert!(parse(&["--leader-lease", "800ms"]).check().is_ok());
+        assert!(Config::try_parse_from(["craq-coordinator", "--data", "ftp://x"]).is_err());
     }
 }

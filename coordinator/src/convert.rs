@@ -159,6 +159,16 @@ fn replica_status(chain: &craq_proto::ChainId, state: ReplicaState) -> wire::Rep
     }
 }
 
+/// A view of the log, as it travels.
+pub(crate) fn history_entry(entry: craq_log::Entry) -> wire::HistoryEntry {
+    wire::HistoryEntry {
+        view: Some((&entry.view).into()),
+        time: entry.wall_time,
+        term: entry.term.0,
+        coordinator: entry.holder.map(|holder| holder.address).unwrap_or_default(),
+    }
+}
+
 /// A node without a chain, as it travels.
 pub(crate) fn spare_node(spare: Spare) -> wire::SpareNode {
     wire::SpareNode { node: uuid_bytes(spare.node.0), address: spare.address, reason: spare.reason }

@@ -1,6 +1,6 @@
 //! Decoders of what nodes say, for tests of hostile bytes. Not part of the API.
 //!
-//! Records of the log are reached through [`log`](crate::log) on a store in memory.
+//! Records of the log are reached through `craq_log::Log` on a store in memory.
 
 use craq_proto::{
     convert::{Header, Malformed},

@@ -1,4 +1,5 @@
-//! Hands writes on to the head of a chain, over connections that are kept.
+//! Hands writes on to the head of a chain, and what only a leader can do to the coordinator that leads, over connections
+//! that are kept.
 //!
 //! What the head answers goes back as it is. What a broken connection leaves open is said to be open: only an error
 //! from before anything was sent says that nothing happened.
@@ -11,7 +12,7 @@ use std::{
 
 use craq_proto::{
     CallError, ErrorKind, RequestId, View,
-    wire::{WriteReply, WriteRequest, kv_client::KvClient},
+    wire::{WriteReply, WriteRequest, coordinator_client::CoordinatorClient, kv_client::KvClient},
 };
 use tokio::time::timeout;
 use tonic::{
@@ -28,7 +29,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that are kept at most; heads are few.
 const CHANNELS_MAX: usize = 64;
 
-/// The connections to heads, by address.
+/// The connections to heads and leaders, by address.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarder {
     channels: Mutex<BTreeMap<String, Channel>>,
@@ -68,6 +69,16 @@ impl Forwarder {
         }
     }
 
+    /// The coordinator at this address. What is sent there once is not handed on from there.
+    pub(crate) async fn leader(&self, address: &str) -> Result<CoordinatorClient<Channel>, Status> {
+        let channel = self.channel(address).await.map_err(|error| {
+            CallError::unavailable(format!("the leader at {address} is not reached: {error}")).to_status()
+        })?;
+        Ok(CoordinatorClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
     async fn channel(&self, address: &str) -> Result<Channel, String> {
         if let Some(channel) = self.lock().get(address) {
             return Ok(channel.clone());
@@ -90,7 +101,7 @@ impl Forwarder {
         Ok(channel)
     }
 
-    fn forget(&self, address: &str) {
+    pub(crate) fn forget(&self, address: &str) {
         self.lock().remove(address);
     }
 

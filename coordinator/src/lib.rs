@@ -1,7 +1,8 @@
 //! craq's coordinator: decides who makes up each chain, and in which order. Not on the way of a read or a write.
 //!
-//! [`cluster`] decides, purely; [`driver`] is the one loop around it; [`log`] remembers; [`service`] is the gRPC face
-//! and [`server`] puts all of it together. `protocol.md` 7 says what the rules are and why.
+//! [`leadership`] decides which of several coordinators leads, and [`cluster`] decides for the one that does, both purely;
+//! [`driver`] is the one loop around them; the crate `craq-log` remembers; [`service`] is the gRPC face and [`server`]
+//! puts all of it together. `protocol.md` 7 says what the rules are and why.
 
 pub mod clock;
 pub mod cluster;
@@ -11,7 +12,7 @@ mod convert;
 pub mod decode;
 pub mod driver;
 mod forward;
-pub mod log;
+pub mod leadership;
 pub mod server;
 pub mod service;
 

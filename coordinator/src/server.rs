@@ -3,18 +3,26 @@
 use std::{net::SocketAddr, time::Duration};
 
 use craq_listener::Limits;
-use craq_proto::wire::{self, coordinator_server::CoordinatorServer};
-use tokio::{net::TcpListener, time::timeout};
+use craq_log::{Holder, LocationError, Log, LogError, ProbeError};
+use craq_proto::{
+    HolderId,
+    wire::{self, coordinator_server::CoordinatorServer},
+};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server as GrpcServer, server::Router};
 use tonic_health::ServingStatus;
+use uuid::Uuid;
 
 use crate::{
     Config, ConfigError,
     cluster::Timing,
-    driver::Driver,
-    log::{Log, LogError},
-    service::Service,
+    driver::{Driver, Handle},
+    leadership::Leadership,
+    service::{Service, Setup},
 };
 
 /// The largest message, either way. Views and statuses are small; a write that is handed on has one value.
@@ -35,10 +43,17 @@ const ERROR_RESETS_MAX: usize = 1_024;
 /// The longest that any call may take to begin its answer, the time to send it included. Longer than [`crate::forward::WRITE_TIMEOUT`], which knows
 /// better what to say.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// If nobody leads at the start, so long is waited for the first claim before calls are answered.
+const FIRST_CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
+/// A store has so long to take the record that this coordinator leads no longer.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest header list, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Calls that are under way when the process is told to stop have so long to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// While the log is opened, one operation of the store may take so long.
+const OPENING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the coordinator could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +61,17 @@ pub enum Error {
     /// A setting is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The place of the log cannot be used.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// The store of the log cannot be relied on.
+    #[error("{location}: {source}")]
+    Probe {
+        /// Which.
+        location: String,
+        /// Why.
+        source: ProbeError,
+    },
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -68,6 +94,7 @@ pub enum Error {
 /// A coordinator that has opened its log and its port.
 pub struct Server {
     driver: Driver,
+    handle: Handle,
     router: Router,
     listener: TcpListener,
     address: SocketAddr,
@@ -78,16 +105,36 @@ impl Server {
     /// Opens the log and the port. Nothing is answered before [`Server::serve`].
     pub async fn open(config: &Config) -> Result<Self, Error> {
         config.check()?;
-        let log = Log::open_directory(&config.data).await?;
-        let cluster = log.cluster();
         let failed = |source| Error::Listen { address: config.listen.clone(), source };
         let listener = bind(&config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (driver, handle) = Driver::new(log, Timing { failure_timeout: config.failure_timeout });
+        let public = config.public_address(address);
+
+        let patience = config.timing().store_patience();
+        let store = config.data.open(config.data_endpoint.as_deref(), OPENING_PATIENCE)?;
+        let location = || config.data.to_string();
+        craq_log::probe(&store).await.map_err(|source| Error::Probe { location: location(), source })?;
+        let me = Holder { id: HolderId(Uuid::new_v4()), address: public.clone() };
+        let mut log = Log::open(store.clone(), me.clone(), config.timing().lease).await?;
+        log.limit(patience);
+        tracing::info!(data = location(), id = %me.id, address = public, "reached by the others at");
+
+        let cluster = log.cluster();
+        let jitter = f64::from(me.id.0.as_bytes()[0]) / 256.0;
+        let leadership = Leadership::new(me.id, config.timing(), jitter);
+        let timing = Timing { failure_timeout: config.failure_timeout };
+        let (driver, handle) = Driver::new(log, leadership, timing, config.history);
         let stop = CancellationToken::new();
-        let service = Service::new(cluster, config.heartbeat_interval, handle, stop.clone());
-        let router = router(service).await?;
-        Ok(Self { driver, router, listener, address, stop })
+        let setup = Setup {
+            cluster,
+            address: public,
+            data: location(),
+            store: store.patient(patience),
+            rest: config.timing().lease * 2,
+            heartbeat_interval: config.heartbeat_interval,
+        };
+        let router = router(Service::new(setup, handle.clone(), stop.clone())).await?;
+        Ok(Self { driver, handle, router, listener, address, stop })
     }
 
     /// The address that it listens on, with the real port.
@@ -96,22 +143,33 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` is done or the log fails. Streams end at once, other calls within 2 s.
+    /// Serves until `shutdown` is done or the log fails for good. Then the leadership is given up, if it is here; streams
+    /// end at once, other calls within 2 s.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { driver, router, listener, address, stop } = self;
+        let Self { driver, handle, router, listener, address, stop } = self;
+        // The loop goes on while calls end, so that those which wait for it get their answers.
+        let halt = CancellationToken::new();
+        let mut driver = tokio::spawn(driver.run(halt.clone()));
+        // Whoever calls first need not be told that nobody leads, if that is about to change.
+        if timeout(FIRST_CLAIM_TIMEOUT, is_led(&handle)).await.is_err() {
+            tracing::warn!("nobody leads yet");
+        }
         tracing::info!("listening on {address}");
         let connections = craq_listener::connections(listener, Limits::of_process());
         let server = router.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         let mut server = tokio::spawn(server);
-        // The loop goes on while calls end, so that those which wait for it get their answers.
-        let halt = CancellationToken::new();
-        let mut driver = tokio::spawn(driver.run(halt.clone()));
         let early = tokio::select! {
             () = shutdown => None,
             ended = &mut driver => Some(flatten(ended)),
             ended = &mut server => return flatten(ended),
         };
         tracing::info!("stopping");
+        // Another coordinator takes over at once, if there is one. A store that does not answer is not waited for.
+        if early.is_none() && timeout(RESIGN_TIMEOUT, handle.resign(Duration::MAX)).await.is_err() {
+            tracing::warn!(
+                "could not give the leadership up in time; the next leader waits for the lease to run out"
+            );
+        }
         stop.cancel();
         if timeout(SHUTDOWN_TIMEOUT, &mut server).await.is_err() {
             tracing::warn!("some calls did not end in time");
@@ -122,6 +180,13 @@ impl Server {
             Some(result) => result,
             None => flatten(driver.await),
         }
+    }
+}
+
+/// Returns when the log says that somebody leads, or when the loop has ended.
+async fn is_led(handle: &Handle) {
+    while handle.leadership().await.is_ok_and(|status| status.seen.holder.is_none()) {
+        sleep(FIRST_CLAIM_TIMEOUT / 500).await;
     }
 }
 

@@ -4,33 +4,52 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use craq_proto::{
-    CallError, ChainId, ClusterId, Epoch, ErrorKind, Incarnation,
+    CallError, ChainId, ClusterId, Epoch, ErrorKind, Incarnation, Term,
     convert::Header,
-    wire::{self, coordinator_server::Coordinator},
+    wire::{self, coordinator_client::CoordinatorClient, coordinator_server::Coordinator},
 };
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue, transport::Channel};
 use uuid::Uuid;
 
 use crate::{
     cluster::StreamId,
     convert,
-    driver::{Command, Handle, Stopping, Told, Views},
-    forward::Forwarder,
+    driver::{Command, Handle, Stopping, Told, Turned, Views},
+    forward::{Forwarder, WRITE_TIMEOUT},
 };
 
 /// A node that opens a stream says who it is within this time.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Says that a call comes from another coordinator, which took this one for the leader: it is not handed on again.
+const HANDED_ON: &str = "craq-handed-on";
+
+/// What the service is told about its process.
+#[derive(Debug)]
+pub struct Setup {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// host:port at which this coordinator is reached.
+    pub address: String,
+    /// Where the log is, for people.
+    pub data: String,
+    /// The log's store, for its history.
+    pub store: craq_log::Store,
+    /// Who gives the leadership up on demand claims nothing for so long.
+    pub rest: Duration,
+    /// How often nodes are to say that they live.
+    pub heartbeat_interval: Duration,
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Service {
-    cluster: ClusterId,
+    setup: Setup,
     /// This process, as it signs its messages.
     sender: Uuid,
-    heartbeat_interval: Duration,
     handle: Handle,
     forwarder: Forwarder,
     /// Ends all streams when the process stops.
@@ -40,22 +59,18 @@ pub struct Service {
 impl Service {
     /// A service that submits to this loop.
     #[must_use]
-    pub fn new(
-        cluster: ClusterId,
-        heartbeat_interval: Duration,
-        handle: Handle,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(setup: Setup, handle: Handle, stop: CancellationToken) -> Self {
         let (sender, forwarder) = (Uuid::new_v4(), Forwarder::default());
-        Self { cluster, sender, heartbeat_interval, handle, forwarder, stop }
+        Self { setup, sender, handle, forwarder, stop }
     }
 
     /// The header of a message, if it is well formed and not for another cluster.
     fn check(&self, header: Option<wire::Header>) -> Result<Header, CallError> {
         let header = Header::try_from(header)?;
         match header.cluster {
-            Some(other) if other != self.cluster => {
-                let text = format!("this is the coordinator of cluster {}, not of {other}", self.cluster);
+            Some(other) if other != self.setup.cluster => {
+                let own = self.setup.cluster;
+                let text = format!("this is a coordinator of cluster {own}, not of {other}");
                 Err(CallError::new(ErrorKind::WrongCluster, text))
             }
             _ => Ok(header),
@@ -63,17 +78,109 @@ impl Service {
     }
 
     fn signature(&self) -> Signature {
-        Signature { cluster: self.cluster, sender: self.sender }
+        Signature { cluster: self.setup.cluster, sender: self.sender }
     }
 
     fn stopping(_: Stopping) -> CallError {
         CallError::unavailable("the coordinator is stopping")
     }
 
-    async fn command(&self, chain: ChainId, command: Command) -> Result<Response<wire::AdminReply>, Status> {
-        let done = self.handle.command(chain.clone(), command).await.map_err(Self::stopping)?;
-        let epoch = done.map_err(convert::refusal)?;
-        Ok(Response::new(wire::AdminReply { header: Some(self.signature().header(&chain, epoch)) }))
+    /// Carries the command out here, or has the leader do it by `hand_on`.
+    async fn command<T, F>(
+        &self,
+        chain: ChainId,
+        command: Command,
+        came: Came<T>,
+        hand_on: impl FnOnce(CoordinatorClient<Channel>, Request<T>) -> F,
+    ) -> Result<Response<wire::AdminReply>, Status>
+    where
+        F: Future<Output = Result<Response<wire::AdminReply>, Status>>,
+    {
+        match self.handle.command(chain.clone(), command).await.map_err(Self::stopping)? {
+            Ok(done) => {
+                let epoch = done.map_err(convert::refusal)?;
+                Ok(Response::new(wire::AdminReply { header: Some(self.signature().header(&chain, epoch)) }))
+            }
+            Err(turned) => self.hand_on(turned, came, hand_on).await,
+        }
+    }
+
+    /// Has the leader answer, if it is known and the call does not come from a coordinator already.
+    async fn hand_on<T, R, F>(
+        &self,
+        turned: Turned,
+        came: Came<T>,
+        call: impl FnOnce(CoordinatorClient<Channel>, Request<T>) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let leader = match turned {
+            Turned::NotLeader(Some(leader)) if !came.handed_on && leader != self.setup.address => leader,
+            turned => return Err(turned_away(turned).to_status()),
+        };
+        let client = self.forwarder.leader(&leader).await?;
+        let mut request = Request::new(came.message);
+        request.metadata_mut().insert(HANDED_ON, MetadataValue::from_static("1"));
+        match timeout(WRITE_TIMEOUT, call(client, request)).await {
+            Ok(Ok(reply)) => Ok(Response::new(reply.into_inner())),
+            // The leader itself said so: its words, without the headers of its connection.
+            Ok(Err(status)) if !status.details().is_empty() => {
+                Err(Status::with_details(status.code(), status.message(), status.details().to_vec().into()))
+            }
+            failed => {
+                self.forwarder.forget(&leader);
+                let why = failed.map_or_else(
+                    |_| "it does not answer".to_owned(),
+                    |reply| match reply {
+                        Ok(_) => String::new(),
+                        Err(status) => status.message().to_owned(),
+                    },
+                );
+                let text =
+                    format!("it was sent to the leader at {leader}, and its outcome is unknown: {why}");
+                Err(CallError::new(ErrorKind::OutcomeUnknown, text).to_status())
+            }
+        }
+    }
+
+    async fn leadership(&self) -> Result<wire::GetLeadershipReply, Status> {
+        let status = self.handle.leadership().await.map_err(Self::stopping)?;
+        let seen = status.seen;
+        Ok(wire::GetLeadershipReply {
+            header: Some(self.signature().header_of(&[])),
+            leads: status.leads,
+            term: seen.term.0,
+            leader: seen.holder.map(|holder| holder.address).unwrap_or_default(),
+            since: seen.since,
+            store_micros: u64::try_from(status.store_took.as_micros()).unwrap_or(u64::MAX),
+            records: seen.records,
+            data: self.setup.data.clone(),
+        })
+    }
+}
+
+/// A call that may have to be handed on.
+struct Came<T> {
+    message: T,
+    /// Another coordinator has handed it on.
+    handed_on: bool,
+}
+
+impl<T: Clone> Came<T> {
+    fn new(request: &Request<T>) -> Self {
+        Self { message: request.get_ref().clone(), handed_on: request.metadata().contains_key(HANDED_ON) }
+    }
+}
+
+fn turned_away(turned: Turned) -> CallError {
+    match turned {
+        Turned::Refused(reason) => CallError::invalid(reason),
+        Turned::NotLeader(leader) => CallError::not_leader(leader),
+        Turned::Unknown => {
+            let text = "this coordinator leads no longer, and whether the order was carried out is unknown";
+            CallError::new(ErrorKind::OutcomeUnknown, text)
+        }
     }
 }
 
@@ -103,10 +210,11 @@ impl Signature {
 
     fn message(
         self,
+        term: Term,
         body: wire::coordinator_message::Body,
         views: &[wire::View],
     ) -> wire::CoordinatorMessage {
-        wire::CoordinatorMessage { header: Some(self.header_of(views)), body: Some(body) }
+        wire::CoordinatorMessage { header: Some(self.header_of(views)), body: Some(body), term: term.0 }
     }
 }
 
@@ -201,6 +309,7 @@ fn told(message: wire::NodeMessage) -> Result<Told, craq_proto::convert::Malform
 impl Coordinator for Service {
     type RegisterStream = BoxStream<'static, Result<wire::CoordinatorMessage, Status>>;
     type WatchViewsStream = BoxStream<'static, Result<wire::GetViewReply, Status>>;
+    type GetHistoryStream = BoxStream<'static, Result<wire::HistoryEntry, Status>>;
 
     async fn register(
         &self,
@@ -219,16 +328,17 @@ impl Coordinator for Service {
         let registration = convert::registration(&header, register)?;
         let ended = self.stop.child_token();
         let accepted = self.handle.register(registration, ended.clone()).await.map_err(Service::stopping)?;
-        let stream = accepted.map_err(CallError::invalid)?;
+        let (stream, term) = accepted.map_err(turned_away)?;
         tokio::spawn(listen(self.handle.clone(), stream, incoming, ended.clone()));
 
         let signature = self.signature();
-        let heartbeat_interval_ms = u64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(u64::MAX);
+        let heartbeat_interval_ms =
+            u64::try_from(self.setup.heartbeat_interval.as_millis()).unwrap_or(u64::MAX);
         let registered = Body::Registered(wire::Registered { heartbeat_interval_ms });
-        let first = stream::iter([signature.message(registered, &[])]);
+        let first = stream::iter([signature.message(term, registered, &[])]);
         let views = changes(self.handle.views(), None, ended).map(move |views| {
-            let header = signature.header_of(&views);
-            wire::CoordinatorMessage { header: Some(header), body: Some(Body::Views(wire::Views { views })) }
+            let body = Body::Views(wire::Views { views: views.clone() });
+            signature.message(term, body, &views)
         });
         Ok(Response::new(first.chain(views).map(Ok).boxed()))
     }
@@ -277,10 +387,19 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::GetStatusRequest>,
     ) -> Result<Response<wire::GetStatusReply>, Status> {
+        let came = Came::new(&request);
         let header = request.into_inner().header;
         let wanted = wanted(header.as_ref())?;
         self.check(header)?;
-        let status = self.handle.status().await.map_err(Service::stopping)?;
+        let status = match self.handle.status().await.map_err(Service::stopping)? {
+            Ok(status) => status,
+            Err(turned) => {
+                let ask = |mut leader: CoordinatorClient<Channel>, request| async move {
+                    leader.get_status(request).await
+                };
+                return self.hand_on(turned, came, ask).await;
+            }
+        };
         let chains = status.chains.into_iter().filter(|c| wanted.as_ref().is_none_or(|w| c.chain == *w));
         Ok(Response::new(wire::GetStatusReply {
             header: Some(self.signature().header_of(&[])),
@@ -294,19 +413,66 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::RemoveNodeRequest>,
     ) -> Result<Response<wire::AdminReply>, Status> {
+        let came = Came::new(&request);
         let request = request.into_inner();
         let header = self.check(request.header)?;
         let node = convert::node(&request.node)?;
-        self.command(header.chain, Command::Remove(node, request.accept_data_loss)).await
+        let command = Command::Remove(node, request.accept_data_loss);
+        let ask = |mut leader: CoordinatorClient<Channel>, request| async move {
+            leader.remove_node(request).await
+        };
+        self.command(header.chain, command, came, ask).await
     }
 
     async fn reorder(
         &self,
         request: Request<wire::ReorderRequest>,
     ) -> Result<Response<wire::AdminReply>, Status> {
+        let came = Came::new(&request);
         let request = request.into_inner();
         let header = self.check(request.header)?;
         let order = convert::nodes(&request.order)?;
-        self.command(header.chain, Command::Reorder(order)).await
+        let ask =
+            |mut leader: CoordinatorClient<Channel>, request| async move { leader.reorder(request).await };
+        self.command(header.chain, Command::Reorder(order), came, ask).await
+    }
+
+    async fn get_leadership(
+        &self,
+        request: Request<wire::GetLeadershipRequest>,
+    ) -> Result<Response<wire::GetLeadershipReply>, Status> {
+        self.check(request.into_inner().header)?;
+        self.leadership().await.map(Response::new)
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<wire::TransferLeadershipRequest>,
+    ) -> Result<Response<wire::GetLeadershipReply>, Status> {
+        let came = Came::new(&request);
+        self.check(request.into_inner().header)?;
+        let status = self.handle.leadership().await.map_err(Self::stopping)?;
+        if status.leads {
+            self.handle.resign(self.setup.rest).await.map_err(Self::stopping)?;
+            return self.leadership().await.map(Response::new);
+        }
+        let ask = |mut leader: CoordinatorClient<Channel>, request| async move {
+            leader.transfer_leadership(request).await
+        };
+        let turned = Turned::NotLeader(status.seen.holder.map(|holder| holder.address));
+        self.hand_on(turned, came, ask).await
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<wire::GetHistoryRequest>,
+    ) -> Result<Response<Self::GetHistoryStream>, Status> {
+        let header = request.into_inner().header;
+        let wanted = wanted(header.as_ref())?;
+        self.check(header)?;
+        let entries = craq_log::history(&self.setup.store).await;
+        let entries = entries.map_err(|error| CallError::unavailable(error.to_string()))?;
+        let entries = entries.into_iter().filter(move |e| wanted.as_ref().is_none_or(|w| e.view.chain == *w));
+        Ok(Response::new(stream::iter(entries.map(convert::history_entry).map(Ok)).boxed()))
     }
 }

@@ -19,8 +19,8 @@ impl Drop for Running {
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_craq-coordinator"));
-    for variable in ["LISTEN", "DATA", "FAILURE_TIMEOUT", "HEARTBEAT_INTERVAL", "LOG_FORMAT"] {
-        command.env_remove(format!("CRAQ_{variable}"));
+    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("CRAQ_")) {
+        command.env_remove(variable);
     }
     command.env_remove("RUST_LOG").stderr(Stdio::piped()).stdout(Stdio::null());
     command
@@ -53,6 +53,23 @@ fn settings_that_do_not_fit_are_refused_with_the_reason() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(text.contains("at most a third of the failure timeout (1s)"), "{text}");
+}
+
+#[test]
+fn times_of_the_leadership_and_places_that_make_no_sense_are_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str]| {
+        let output = command().arg("--data").arg(data.path()).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = refused(&["--leader-step-down", "1900ms"]);
+    assert!(text.contains("must be less than the lease (2s)"), "{text}");
+    let text = refused(&["--data-endpoint", "http://localhost:1"]);
+    assert!(text.contains("no endpoint"), "{text}");
+    let output = command().args(["--data", "ftp://a/b"]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("s3://BUCKET/PREFIX"), "{text}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct Config {
     /// Where the coordinator, the other nodes and the clients reach this node [default: where it listens].
     #[arg(short = 'p', long, env = "CRAQ_PUBLIC", value_name = "ADDR")]
     pub public: Option<String>,
-    /// The coordinator, or several to try in turn.
+    /// The coordinators: one, or all that there are; the node finds the one that leads.
     #[arg(
         short = 'c',
         long = "coordinator",

@@ -1,24 +1,24 @@
 //! The node's conversation with the coordinator: who it is, that it lives, whom it cannot reach; and the views that come
 //! back.
 //!
-//! It goes on for ever, with one coordinator after another, and nothing waits for it: a node serves without any.
+//! It goes on for ever, with whichever coordinator leads, and nothing waits for it: a node serves without any.
 //! Never here: what follows from a view (see [`crate::replica`]).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use craq_proto::{
-    CallError, ClusterId, ErrorKind, NodeId, View,
+    CallError, ClusterId, ErrorKind, NUMBER_MAX, NodeId, Term, View,
     convert::{Header, uuid_bytes},
     wire::{self, coordinator_client::CoordinatorClient},
 };
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
@@ -82,6 +82,13 @@ pub(crate) struct Heartbeat {
     pub(crate) registered: watch::Sender<bool>,
 }
 
+/// A registration that a coordinator has taken.
+struct Conversation {
+    address: String,
+    says: mpsc::Sender<wire::NodeMessage>,
+    heard: Streaming<wire::CoordinatorMessage>,
+}
+
 impl Heartbeat {
     /// Keeps up the conversation, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
@@ -89,28 +96,64 @@ impl Heartbeat {
         let mut wait = BACKOFF_FIRST;
         let (mut is_news, mut is_foreign) = (true, false);
         loop {
-            for address in &self.coordinators {
-                let began = clock::now();
-                let Err(status) = self.converse(address).await else { continue };
-                is_foreign = self.refuse_foreign(address, &status, is_foreign);
-                let reason = peers::reason(&status);
-                if clock::now().since(began) >= REGISTER_TIMEOUT {
-                    (wait, is_news) = (BACKOFF_FIRST, true);
+            let began = clock::now();
+            let failures = match self.find_leader().await {
+                Ok(conversation) => {
+                    let address = conversation.address.clone();
+                    let ended = self.converse(conversation).await;
+                    ended.err().map(|status| (address, status)).into_iter().collect()
                 }
+                Err(failures) => failures,
+            };
+            if clock::now().since(began) >= REGISTER_TIMEOUT {
+                (wait, is_news) = (BACKOFF_FIRST, true);
+            }
+            let mut is_any_foreign = false;
+            for (address, status) in failures {
+                is_any_foreign |= self.refuse_foreign(&address, &status, is_foreign);
+                let reason = peers::reason(&status);
                 if is_news {
-                    warn!(coordinator = address, reason, "no coordinator; this node serves on without");
+                    warn!(coordinator = address, reason, "not registered; this node serves on without");
                 } else {
-                    debug!(coordinator = address, reason, "still no coordinator");
+                    debug!(coordinator = address, reason, "still not registered");
                 }
             }
-            is_news = false;
+            (is_news, is_foreign) = (false, is_any_foreign);
             sleep(jittered(wait)).await;
             wait = (wait * 2).min(COORDINATOR_BACKOFF_MAX);
         }
     }
 
-    /// One conversation, up to its end, which is always an error.
-    async fn converse(&self, address: &str) -> Result<(), Status> {
+    /// Asks all coordinators at once, since one that stands still takes long to say nothing. Err: why each of them failed.
+    async fn find_leader(&self) -> Result<Conversation, Vec<(String, Status)>> {
+        let mut asked: FuturesUnordered<_> =
+            self.coordinators.iter().map(|address| self.register_at(address)).collect();
+        let mut failures = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(conversation) => return Ok(conversation),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(failures)
+    }
+
+    /// Registers with this coordinator, or with the one that it says leads.
+    async fn register_at(&self, address: &str) -> Result<Conversation, (String, Status)> {
+        let refused = match self.register(address).await {
+            Ok(conversation) => return Ok(conversation),
+            Err(status) => status,
+        };
+        let refusal = CallError::from_status(&refused);
+        let leader = refusal.head.filter(|_| refusal.kind == ErrorKind::NotLeader);
+        match leader.filter(|leader| !self.coordinators.iter().any(|known| **known == **leader)) {
+            Some(leader) => self.register(&leader).await.map_err(|status| (leader.to_string(), status)),
+            None => Err((address.to_owned(), refused)),
+        }
+    }
+
+    /// Presents this node to a coordinator. Err: it is not taken there.
+    async fn register(&self, address: &str) -> Result<Conversation, Status> {
         let channel =
             peers::endpoint(address)?.connect().await.map_err(|error| Status::from_error(Box::new(error)))?;
         let mut client = CoordinatorClient::new(channel)
@@ -123,11 +166,16 @@ impl Heartbeat {
             replicas: status::replicas(&self.chains).await?,
         };
         let first = self.message(wire::node_message::Body::Register(register));
-        let silent = |_| Status::unavailable("the coordinator does not listen");
         says.send(first).await.map_err(silent)?;
         let answer = timeout(REGISTER_TIMEOUT, client.register(ReceiverStream::new(words))).await;
-        let mut heard =
-            answer.map_err(|_| Status::unavailable("no answer to the registration"))??.into_inner();
+        let heard = answer.map_err(|_| Status::unavailable("no answer to the registration"))??.into_inner();
+        Ok(Conversation { address: address.to_owned(), says, heard })
+    }
+
+    /// One conversation, up to its end, which is always an error.
+    async fn converse(&self, conversation: Conversation) -> Result<(), Status> {
+        let Conversation { address, says, mut heard } = conversation;
+        let address = address.as_str();
         let mut beat = interval(self.interval);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_left = false;
@@ -205,6 +253,7 @@ impl Heartbeat {
     ) -> Result<Option<Duration>, Status> {
         let header = Header::try_from(message.header)?;
         let cluster = self.join_cluster(address, &header).await?;
+        self.raise_term(Term(message.term)).await?;
         match message.body {
             Some(wire::coordinator_message::Body::Registered(registered)) => {
                 info!(coordinator = address, %cluster, node = %self.me.node, "registered");
@@ -217,6 +266,26 @@ impl Heartbeat {
                 Ok(None)
             }
             None => Ok(None),
+        }
+    }
+
+    /// Refuses a coordinator that leads no longer; notes a new term before anything is done in it.
+    async fn raise_term(&self, term: Term) -> Result<(), Status> {
+        if term == self.store.term() {
+            return Ok(());
+        }
+        if term.0 > NUMBER_MAX {
+            return Err(CallError::invalid(format!("term {term} is out of range")).to_status());
+        }
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || store.raise_term(term)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                let text = format!("it leads in term {term}, and term {} has begun", self.store.term());
+                Err(CallError::new(ErrorKind::NotLeader, text).to_status())
+            }
+            Ok(Err(error)) => fatal::exit(&error.into()),
+            Err(gone) => Err(Status::unavailable(gone.to_string())),
         }
     }
 
@@ -304,6 +373,10 @@ impl Heartbeat {
             Err(error) => warn!(peer = address, %error, "its views are not taken"),
         }
     }
+}
+
+fn silent<T>(_: mpsc::error::SendError<T>) -> Status {
+    Status::unavailable("the coordinator does not listen")
 }
 
 /// Between half of it and all of it, so that the nodes of a cluster do not come back all at once.

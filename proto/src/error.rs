@@ -14,6 +14,8 @@ use crate::{RequestId, Seq, Version, View, convert, wire};
 pub enum ErrorKind {
     /// This node is not the chain's head.
     NotHead,
+    /// This coordinator does not lead.
+    NotLeader,
     /// The epochs differ.
     WrongEpoch,
     /// The condition of a write was false.
@@ -48,15 +50,22 @@ impl ErrorKind {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::NotHead | Self::WrongEpoch | Self::OutcomeUnknown | Self::Unavailable | Self::Corrupt
+            Self::NotHead
+                | Self::NotLeader
+                | Self::WrongEpoch
+                | Self::OutcomeUnknown
+                | Self::Unavailable
+                | Self::Corrupt
         )
     }
 
     fn code(self) -> Code {
         match self {
-            Self::NotHead | Self::WrongEpoch | Self::WrongCluster | Self::ConditionFailed => {
-                Code::FailedPrecondition
-            }
+            Self::NotHead
+            | Self::NotLeader
+            | Self::WrongEpoch
+            | Self::WrongCluster
+            | Self::ConditionFailed => Code::FailedPrecondition,
             Self::ResourceExhausted => Code::ResourceExhausted,
             Self::OutcomeUnknown | Self::Forgotten => Code::Aborted,
             Self::Unavailable => Code::Unavailable,
@@ -70,6 +79,7 @@ impl ErrorKind {
         use wire::error_detail::Kind;
         match self {
             Self::NotHead => Kind::NotHead,
+            Self::NotLeader => Kind::NotLeader,
             Self::WrongEpoch => Kind::WrongEpoch,
             Self::ConditionFailed => Kind::ConditionFailed,
             Self::ResourceExhausted => Kind::ResourceExhausted,
@@ -88,6 +98,7 @@ impl ErrorKind {
         Some(match kind {
             Kind::Unspecified => return None,
             Kind::NotHead => Self::NotHead,
+            Kind::NotLeader => Self::NotLeader,
             Kind::WrongEpoch => Self::WrongEpoch,
             Kind::ConditionFailed => Self::ConditionFailed,
             Kind::ResourceExhausted => Self::ResourceExhausted,
@@ -110,7 +121,7 @@ pub struct CallError {
     pub kind: ErrorKind,
     /// For people.
     pub message: String,
-    /// [`ErrorKind::NotHead`]: host:port of the head, if known.
+    /// [`ErrorKind::NotHead`]: host:port of the head, if known. [`ErrorKind::NotLeader`]: of the coordinator that leads.
     pub head: Option<Box<str>>,
     /// The newest view that the other side knows, if it tells.
     pub view: Option<Box<View>>,
@@ -147,6 +158,16 @@ impl CallError {
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// Another coordinator leads, at this address if it is known. Nothing was done.
+    #[must_use]
+    pub fn not_leader(leader: Option<String>) -> Self {
+        let text = match &leader {
+            Some(leader) => format!("this coordinator does not lead: {leader} does"),
+            None => "this coordinator does not lead, and knows nobody who does".to_owned(),
+        };
+        Self { head: leader.map(Into::into), ..Self::new(ErrorKind::NotLeader, text) }
     }
 
     /// Where a request that was born at `born` and refused with this error is to be born again. Only for one none of whose

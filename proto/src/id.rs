@@ -45,6 +45,10 @@ uuid_id! {
     ClusterId
 }
 uuid_id! {
+    /// A coordinator's process, as it signs its records in the log.
+    HolderId
+}
+uuid_id! {
     /// A client that names its requests.
     ClientId
 }
@@ -94,6 +98,11 @@ macro_rules! number {
 number! {
     /// Number of a chain's view; grows by one with every change, never falls.
     Epoch
+}
+number! {
+    /// Number of a coordinator's leadership: grows by one with every change of the leader. Nodes refuse lower ones than
+    /// they have seen.
+    Term
 }
 number! {
     /// Position of an entry in its chain's log: 1, 2, 3 …; 0 is before the first.

@@ -15,7 +15,9 @@ pub mod view;
 
 pub use entry::{Entry, Mutation, Op, Outcome, RequestId, Row};
 pub use error::{CallError, ErrorKind};
-pub use id::{ChainId, ClientId, ClusterId, Epoch, Incarnation, NodeId, Seq, Time, Version};
+pub use id::{
+    ChainId, ClientId, ClusterId, Epoch, HolderId, Incarnation, NUMBER_MAX, NodeId, Seq, Term, Time, Version,
+};
 pub use key::{Key, Value};
 pub use view::{Learner, Member, Role, View};
 

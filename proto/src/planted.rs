@@ -46,6 +46,8 @@
 //!   part in nothing before a newer view names it.
 //! - An `Active` of an older epoch counts: a node becomes a member only after it has said, as a learner of a later epoch,
 //!   that it has caught up, and this took the place of what it had said before. (Of one that stays a member, it is true.)
+//! - [`Bug::StepDownFromAnswer`]: whoever leads a little too long loses the next number of the log. (Two leaders at once is
+//!   what the simulation would see, but the next slow answer ends the first one. A unit test of the leadership notices.)
 //! - [`Bug::RetryNotFlagged`]: a head judges first attempts as it judges repeats, and a client knows by itself whether an
 //!   attempt was uncertain. The flag spares others than this client that knowledge.
 //! - A client's floor above what it may still repeat: the head refuses such a number, and the client says "unknown".
@@ -228,6 +230,16 @@ bugs! {
         "The coordinator writes a record over one that another coordinator has written."
     AmbiguousAppendDone ["M18"]
         "A record whose writing ended without a clear answer counts as written."
+    ExistingTakenForOwn ["the log"]
+        "A record that exists already counts as one's own, without a look at whose it is."
+    NeededRecordRemoved ["the log"]
+        "Old records are removed without regard to which of them are needed: a chain's newest view, the claim of the term."
+    LostTermGoesOn ["leadership"]
+        "A leader that has lost a number to another one tries the next, in its own term."
+    ClaimWithoutWaiting ["leadership"]
+        "A coordinator claims whenever it looks, though the leader renews."
+    StepDownSkipped ["leadership"]
+        "A leader that cannot renew goes on."
 
     // The client.
     RetryUnderNewId ["M14, protocol.md 3.3"]
@@ -254,12 +266,21 @@ SCHEDULED {
         "A member that is level, but not yet called in sync, drops its dirty suffix when its link opens again."
 }
 
+"Visible only when a writer sleeps while ten leases pass and two others lead after it. Tests of the log find it \
+(`coordinator/log/tests/planted.rs`)."
+SLEPT {
+    RecreatedRecordBelieved ["the log"]
+        "A record is believed to be the newest because it could be created: nobody looks whether its number had been removed."
+}
+
 "Those that no client can ever see, since another rule stands behind the broken one."
 REDUNDANT {
     LinkBeforeLevel ["protocol.md 4 ⚑"]
         "A replica opens the link to its successor before it is level itself."
     RetryNotFlagged ["protocol.md 3.3"]
         "A client does not say that a request is a repeat."
+    StepDownFromAnswer ["leadership"]
+        "A leader counts its time from the answer to its renewal, not from before it was sent."
     LeaseCheckedBeforeRead ["M7, protocol.md 5"]
         "The lease is checked before the value is read, not after. The hook is in the simulator's service."
 }

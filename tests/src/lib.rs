@@ -6,7 +6,7 @@
 //! - [`sim`]: whole clusters on one thread in virtual time, from a seed; [`invariants`]: what always holds in them.
 //! - [`model`]: the smallest chains, explored to the end: every order of all that can happen.
 //! - [`hostile`]: every decoder of bytes from outside, as a function of any bytes.
-//! - [`proxy`], [`netns`]: networks that can be cut.
+//! - [`proxy`], [`netns`]: networks that can be cut; [`s3`]: an object store that goes wrong as it is told to.
 //!
 //! The tests themselves are in `tests/tests/`.
 
@@ -17,6 +17,7 @@ pub mod model;
 pub mod netns;
 pub mod process;
 pub mod proxy;
+pub mod s3;
 pub mod sim;
 
 pub use craq_client::check::{history, versions};

@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use craq_client::{Consistency, RequestToken};
+use craq_log::Location;
 
 use super::bench::args::BenchArgs;
 
@@ -136,6 +137,10 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Admin: chains.
     Chain(ChainArgs),
+    /// Who made up the chains in the past, and why that changed.
+    Topology(TopologyArgs),
+    /// Admin: coordinators.
+    Coordinator(CoordinatorArgs),
     /// Check what the cluster promises.
     Check(CheckArgs),
     /// Measure how fast the cluster is.
@@ -145,11 +150,12 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Start a cluster on this machine, check it, and keep it running until Ctrl-C.
     ///
-    /// Starts a coordinator and nodes from the binaries beside this one, on free ports. Writes a key, reads it at every
+    /// Starts coordinators and nodes from the binaries beside this one, on free ports. Writes a key, reads it at every
     /// node, and prints what to try next.
     #[command(after_help = "Examples:
   craq playground
   craq playground --nodes 5
+  craq playground --coordinators 3   kill the one that leads: another one takes over
   craq playground --data ./play      keeps the data; start it again with the same directory
   craq playground --once             exits after the check")]
     Playground(PlaygroundArgs),
@@ -262,6 +268,70 @@ pub(crate) enum ChainCommand {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct TopologyArgs {
+    #[command(subcommand)]
+    pub(crate) command: TopologyCommand,
+}
+
+/// Where the log is read, if not by a coordinator.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogPlace {
+    /// Read the coordinators' log itself, as `craq-coordinator --data` names it. Works with every coordinator away.
+    #[arg(long, env = "CRAQ_DATA", value_name = "DIR|URL")]
+    pub(crate) data: Option<Location>,
+    /// As `craq-coordinator --data-endpoint`.
+    #[arg(long, env = "CRAQ_DATA_ENDPOINT", value_name = "URL", requires = "data")]
+    pub(crate) data_endpoint: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Every view of every chain that is kept, oldest first, with its reason.
+    ///
+    /// Plain output has one line for each: chain, epoch, time, term, coordinator, nodes from head to tail and reason,
+    /// separated by tabs. A node with `?` was not in sync, one in brackets caught up.
+    #[command(after_help = "Examples:
+  craq topology history
+  craq topology history --data s3://bucket/prefix")]
+    History {
+        #[command(flatten)]
+        place: LogPlace,
+    },
+    /// The view of an epoch, or those of a time.
+    #[command(after_help = "Examples:
+  craq topology show --epoch 17
+  craq topology show --at 2026-11-21T12:00:00Z
+  craq topology show --at '10m ago' --data ./coordinator -o json")]
+    #[group(id = "when", required = true, multiple = false, args = ["epoch", "at"])]
+    Show {
+        #[command(flatten)]
+        place: LogPlace,
+        /// The epoch.
+        #[arg(long, value_name = "N")]
+        epoch: Option<u64>,
+        /// The time: RFC 3339, UTC unless it says otherwise; or how long ago.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CoordinatorArgs {
+    #[command(subcommand)]
+    pub(crate) command: CoordinatorCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CoordinatorCommand {
+    /// Who leads, since when, and how late the log's store answers: one line for each address given by -c.
+    #[command(after_help = "Example:
+  craq -c a:1234,b:1234,c:1234 coordinator list")]
+    List,
+    /// Have the coordinator that leads give up, and another one take over.
+    Transfer,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     #[command(subcommand)]
     pub(crate) command: CheckCommand,
@@ -321,6 +391,10 @@ pub(crate) struct PlaygroundArgs {
     /// How many nodes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) nodes: u16,
+    /// How many coordinators, all on one log.
+    #[arg(id = "how_many_coordinators", long = "coordinators", value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub(crate) coordinators: u16,
     /// Keep the data here [default: a temporary directory, removed in the end].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

@@ -14,6 +14,7 @@ mod output;
 mod playground;
 mod session;
 mod status;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ async fn run(Args { globals, command }: Args) -> anyhow::Result<()> {
         Command::Status => Box::pin(status::status(&globals)).await,
         Command::Node(args) => admin::node(&globals, args).await,
         Command::Chain(args) => admin::chain(&globals, args).await,
+        Command::Topology(args) => Box::pin(topology::topology(&globals, args)).await,
+        Command::Coordinator(args) => topology::coordinator(&globals, args).await,
         Command::Check(args) => Box::pin(check::check(&globals, args)).await,
         Command::Playground(args) => Box::pin(playground::run(args)).await,
         Command::Completions { shell } => completions(&globals, shell),

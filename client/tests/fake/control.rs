@@ -12,6 +12,7 @@ use crate::process::{Boxed, Inner};
 impl Coordinator for Inner {
     type RegisterStream = Boxed<wire::CoordinatorMessage>;
     type WatchViewsStream = Boxed<wire::GetViewReply>;
+    type GetHistoryStream = Boxed<wire::HistoryEntry>;
 
     async fn register(
         &self,
@@ -82,5 +83,26 @@ impl Coordinator for Inner {
 
     async fn reorder(&self, _: Request<wire::ReorderRequest>) -> Result<Response<wire::AdminReply>, Status> {
         Err(CallError::invalid("not all members are named").to_status())
+    }
+
+    async fn get_leadership(
+        &self,
+        _: Request<wire::GetLeadershipRequest>,
+    ) -> Result<Response<wire::GetLeadershipReply>, Status> {
+        Err(Status::unimplemented("ask a coordinator"))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _: Request<wire::TransferLeadershipRequest>,
+    ) -> Result<Response<wire::GetLeadershipReply>, Status> {
+        Err(Status::unimplemented("ask a coordinator"))
+    }
+
+    async fn get_history(
+        &self,
+        _: Request<wire::GetHistoryRequest>,
+    ) -> Result<Response<Self::GetHistoryStream>, Status> {
+        Err(Status::unimplemented("ask a coordinator"))
     }
 }

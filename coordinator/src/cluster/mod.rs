@@ -164,13 +164,13 @@ impl Cluster {
     /// that did not run, and the silence of the others proves nothing either.
     fn notice_voice(&mut self) {
         if self.now.since(self.heard) > self.timing.failure_timeout / 2 {
-            self.begin_term(self.now);
+            self.begin_grace(self.now);
         }
         self.heard = self.now;
     }
 
     /// Whoever seems lost gets a failure timeout to prove the contrary.
-    fn begin_term(&mut self, now: Time) {
+    fn begin_grace(&mut self, now: Time) {
         self.grace_until = now + self.timing.failure_timeout;
         self.nodes.values_mut().for_each(|node| node.lost = None);
     }

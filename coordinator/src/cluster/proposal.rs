@@ -177,7 +177,7 @@ impl Cluster {
             }
             let known = chain.view.as_ref();
             if known.is_none_or(|known| known.epoch < view.epoch) {
-                self.begin_term(self.now);
+                self.begin_grace(self.now);
                 self.adopt(view.clone());
                 out.push(Output::Publish(view));
             }

@@ -100,4 +100,27 @@ impl Coordinator for ControlService {
     async fn reorder(&self, _: Request<wire::ReorderRequest>) -> Result<Response<wire::AdminReply>, Status> {
         self.refuse("Reorder")
     }
+
+    async fn get_leadership(
+        &self,
+        _: Request<wire::GetLeadershipRequest>,
+    ) -> Result<Response<wire::GetLeadershipReply>, Status> {
+        self.refuse("GetLeadership")
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _: Request<wire::TransferLeadershipRequest>,
+    ) -> Result<Response<wire::GetLeadershipReply>, Status> {
+        self.refuse("TransferLeadership")
+    }
+
+    type GetHistoryStream = Pin<Box<dyn Stream<Item = Result<wire::HistoryEntry, Status>> + Send>>;
+
+    async fn get_history(
+        &self,
+        _: Request<wire::GetHistoryRequest>,
+    ) -> Result<Response<Self::GetHistoryStream>, Status> {
+        self.refuse("GetHistory")
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use craq_proto::{ChainId, ClusterId, Incarnation, NodeId};
+use craq_proto::{ChainId, ClusterId, Incarnation, NodeId, Term};
 use uuid::Uuid;
 
 use super::{
@@ -28,6 +28,7 @@ const FORMAT_KEY: &[u8] = b"format";
 const NODE_KEY: &[u8] = b"node";
 const INCARNATION_KEY: &[u8] = b"incarnation";
 const CLUSTER_KEY: &[u8] = b"cluster";
+const TERM_KEY: &[u8] = b"term";
 const CHAIN_PREFIX: &[u8] = b"chain/";
 const CHAIN_END: &[u8] = b"chain0";
 /// Its tables are the last ones.
@@ -53,6 +54,8 @@ pub struct Store {
 /// Volatile copy of table 0; changed only after the table.
 struct Directory {
     identity: Identity,
+    /// The highest term of a leading coordinator that the node has heard of.
+    term: Term,
     chains: BTreeMap<ChainId, u32>,
 }
 
@@ -72,6 +75,7 @@ impl Store {
         let backend: Arc<dyn Backend> = Arc::new(Guard::new(backend));
         let mut directory = load(&*backend)?.unwrap_or_else(|| Directory {
             identity: Identity { node: new_node(), incarnation: Incarnation::ZERO, cluster: None },
+            term: Term::ZERO,
             chains: BTreeMap::new(),
         });
         let identity = &mut directory.identity;
@@ -113,6 +117,22 @@ impl Store {
                 Ok(())
             }
         }
+    }
+
+    /// The highest term of a leading coordinator that the node has heard of.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.directory().term
+    }
+
+    /// Notes, durably, that there is a leader of this term. False: a higher one has begun, and this is to be refused.
+    pub fn raise_term(&self, term: Term) -> Result<bool, StoreError> {
+        let mut directory = self.directory();
+        if term > directory.term {
+            self.backend.apply(vec![put(TERM_KEY, &term.0.to_be_bytes())])?;
+            directory.term = term;
+        }
+        Ok(term == directory.term)
     }
 
     /// The chains in the store, in the order of their names.
@@ -191,7 +211,10 @@ fn load(backend: &dyn Backend) -> Result<Option<Directory>, StoreError> {
         incarnation: Incarnation(unseal_number(INCARNATION_KEY, &incarnation)?),
         cluster: cluster.map(ClusterId),
     };
-    Ok(Some(Directory { identity, chains: load_chains(backend)? }))
+    // A store of before there were terms has none.
+    let term =
+        backend.get(DIRECTORY, TERM_KEY)?.map(|record| unseal_number(TERM_KEY, &record)).transpose()?;
+    Ok(Some(Directory { identity, term: Term(term.unwrap_or(0)), chains: load_chains(backend)? }))
 }
 
 /// A directory without its format was not made by any version of this program.
@@ -274,6 +297,18 @@ mod tests {
         let refused = again.set_cluster(cluster(2)).unwrap_err();
         assert!(matches!(refused, StoreError::Open(_)), "{refused}");
         assert_eq!(again.identity().cluster, Some(cluster(1)));
+    }
+
+    #[test]
+    fn the_highest_term_survives_a_restart_and_never_falls() {
+        let memory = Arc::new(Memory::new());
+        let store = Store::open(memory.clone()).unwrap();
+        assert_eq!(store.term(), Term::ZERO);
+        for (raised, known) in [(3, 3), (2, 3), (5, 5)] {
+            assert_eq!(store.raise_term(Term(raised)).unwrap(), raised == known, "lower ones are refused");
+            assert_eq!(store.term(), Term(known));
+            assert_eq!(Store::open(memory.clone()).unwrap().term(), Term(known));
+        }
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub async fn cluster(address: &str) -> Result<wire::GetStatusReply, String> {
     reply.map(tonic::Response::into_inner).map_err(|status| format!("{address}: {status}"))
 }
 
+/// Who leads, as the coordinator at this address sees it.
+pub async fn leadership(address: &str) -> Result<wire::GetLeadershipReply, String> {
+    let mut client = CoordinatorClient::new(dial(address).await?);
+    let reply = client.get_leadership(wire::GetLeadershipRequest { header: None }).await;
+    reply.map(tonic::Response::into_inner).map_err(|status| format!("{address}: {status}"))
+}
+
 /// The chain `default`, as the coordinator (or a node) at this address sees it.
 pub async fn chain(address: &str) -> Result<wire::ChainStatus, String> {
     let status = cluster(address).await?;

@@ -1,4 +1,4 @@
-//! A coordinator and its nodes.
+//! Coordinators and their nodes.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use craq_client::{Client, Options, Range};
 use craq_proto::{Role, wire};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
 use tempfile::TempDir;
 
 use super::{
@@ -29,15 +29,15 @@ pub struct Node {
     child: Option<Child>,
 }
 
-/// A coordinator and its nodes. Indices of nodes are in the order of their first start.
+/// Coordinators and their nodes. Indices of nodes are in the order of their first start.
 pub struct Cluster {
     dir: TempDir,
     binaries: Binaries,
     nodes: Vec<Node>,
     node_flags: Vec<String>,
     store: Store,
-    coordinator: Option<Child>,
-    coordinator_address: String,
+    /// Where each coordinator is reached, and its process, if it runs.
+    coordinators: Vec<(String, Option<Child>)>,
     coordinator_flags: Vec<String>,
     coordinator_prefix: Vec<String>,
 }
@@ -50,12 +50,14 @@ impl Cluster {
             nodes: vec![],
             node_flags: builder.node_flags,
             store: builder.store,
-            coordinator: None,
-            coordinator_address: builder.coordinator_listen,
+            coordinators: vec![(builder.coordinator_listen, None)],
             coordinator_flags: builder.coordinator_flags,
             coordinator_prefix: builder.coordinator_prefix,
         };
-        cluster.start_coordinator();
+        cluster.coordinators.resize_with(builder.coordinators, || (free_address(), None));
+        for index in 0..builder.coordinators {
+            cluster.start_coordinator_at(index);
+        }
         for index in 0..builder.nodes {
             let mut spec = cluster.new_spec();
             if let Some(change) = &mut builder.each {
@@ -75,7 +77,7 @@ impl Cluster {
         NodeSpec {
             public: listen.clone(),
             listen,
-            coordinator: self.coordinator_address.clone(),
+            coordinator: self.coordinator_addresses().join(","),
             file: self.dir.path().join(format!("node-{}.{}", self.nodes.len(), self.store.as_str())),
             store: self.store,
             flags: self.node_flags.clone(),
@@ -119,21 +121,52 @@ impl Cluster {
         self.nodes.iter().map(|node| node.spec.public.clone()).collect()
     }
 
-    /// Where the coordinator is reached.
+    /// Where the first coordinator is reached.
     #[must_use]
     pub fn coordinator_address(&self) -> &str {
-        &self.coordinator_address
+        &self.coordinators[0].0
     }
 
-    /// The coordinator's directory.
+    /// Where the coordinators are reached.
+    #[must_use]
+    pub fn coordinator_addresses(&self) -> Vec<String> {
+        self.coordinators.iter().map(|(address, _)| address.clone()).collect()
+    }
+
+    /// The coordinators' directory.
     #[must_use]
     pub fn coordinator_data(&self) -> PathBuf {
         self.dir.path().join("coordinator")
     }
 
-    /// The coordinator's process.
+    /// The first coordinator's process.
     pub fn coordinator(&mut self) -> &mut Child {
-        self.coordinator.as_mut().expect("the coordinator runs")
+        self.coordinator_at(0)
+    }
+
+    /// A coordinator's process.
+    pub fn coordinator_at(&mut self, index: usize) -> &mut Child {
+        self.coordinators[index].1.as_mut().expect("the coordinator runs")
+    }
+
+    /// Waits until a coordinator leads in a later term than this one; brings which, and its term.
+    pub async fn leader(&self, after: u64) -> (usize, u64) {
+        wait_for("a leader", PATIENCE, async || {
+            let places = self.coordinators.iter().enumerate();
+            let ask =
+                async |(index, (address, _)): (usize, &(String, _))| (index, ask::leadership(address).await);
+            // One that stands still takes long to say nothing.
+            let mut asked: FuturesUnordered<_> = places.map(ask).collect();
+            let mut answers = vec![];
+            while let Some((index, answer)) = asked.next().await {
+                match answer {
+                    Ok(reply) if reply.leads && reply.term > after => return Ok((index, reply.term)),
+                    other => answers.push(other),
+                }
+            }
+            Err(format!("{answers:?}"))
+        })
+        .await
     }
 
     /// A node's process.
@@ -146,22 +179,34 @@ impl Cluster {
         &mut self.nodes[node].spec
     }
 
-    /// Starts the coordinator on its data and its address.
+    /// Starts the first coordinator on its data and its address.
     pub fn start_coordinator(&mut self) {
-        let data = self.coordinator_data().display().to_string();
-        let mut arguments =
-            vec!["-a".to_owned(), self.coordinator_address.clone(), "--data".to_owned(), data];
-        arguments.extend(self.coordinator_flags.iter().cloned());
-        let child =
-            Child::spawn("coordinator", &self.coordinator_prefix, &self.binaries.coordinator, &arguments);
-        let bound = child.listening();
-        assert_eq!(bound, self.coordinator_address, "the coordinator listens where it was told to");
-        self.coordinator = Some(child);
+        self.start_coordinator_at(0);
     }
 
-    /// Kills the coordinator; its data stay.
+    /// Starts a coordinator on the data of all and its address.
+    pub fn start_coordinator_at(&mut self, index: usize) {
+        let data = self.coordinator_data().display().to_string();
+        let address = self.coordinators[index].0.clone();
+        let mut arguments = vec!["-a".to_owned(), address.clone()];
+        if !self.coordinator_flags.iter().any(|flag| flag == "--data") {
+            arguments.extend(["--data".to_owned(), data]);
+        }
+        arguments.extend(self.coordinator_flags.iter().cloned());
+        let name = format!("coordinator {index}");
+        let child = Child::spawn(&name, &self.coordinator_prefix, &self.binaries.coordinator, &arguments);
+        assert_eq!(child.listening(), address, "the coordinator listens where it was told to");
+        self.coordinators[index].1 = Some(child);
+    }
+
+    /// Kills the first coordinator; its data stay.
     pub fn kill_coordinator(&mut self) {
-        self.coordinator = None;
+        self.kill_coordinator_at(0);
+    }
+
+    /// Kills a coordinator; its data stay.
+    pub fn kill_coordinator_at(&mut self, index: usize) {
+        self.coordinators[index].1 = None;
     }
 
     /// Starts a node on its data and its address; returns when it listens.
@@ -230,7 +275,7 @@ impl Cluster {
     /// As [`Cluster::whole`], of these nodes and within this time.
     pub async fn whole_of(&self, wanted: &[usize], patience: Duration) -> Vec<usize> {
         wait_for("a whole chain", patience, async || {
-            let chain = ask::chain(&self.coordinator_address).await?;
+            let chain = self.ask_chain().await?;
             self.is_whole(wanted, &chain).await.map_err(|why| format!("{why}: {}", describe(&chain)))
         })
         .await
@@ -263,8 +308,18 @@ impl Cluster {
 
     /// The coordinator's view of the chain.
     pub async fn chain(&self) -> wire::ChainStatus {
-        wait_for("the coordinator's answer", PATIENCE, async || ask::chain(&self.coordinator_address).await)
-            .await
+        wait_for("the coordinator's answer", PATIENCE, async || self.ask_chain().await).await
+    }
+
+    /// As a coordinator that runs tells it.
+    async fn ask_chain(&self) -> Result<wire::ChainStatus, String> {
+        let mut answer = Err("no coordinator runs".to_owned());
+        for (address, child) in &self.coordinators {
+            if answer.is_err() && child.is_some() {
+                answer = ask::chain(address).await;
+            }
+        }
+        answer
     }
 
     /// The node in this place of the chain.
@@ -286,7 +341,7 @@ impl Cluster {
 
     /// A client that starts from the coordinator and from all nodes.
     pub async fn client(&self) -> Client {
-        let mut addresses = vec![self.coordinator_address.clone()];
+        let mut addresses = self.coordinator_addresses();
         addresses.extend(self.addresses());
         Client::connect(addresses).await.expect("a process of the cluster answers")
     }
@@ -317,8 +372,11 @@ impl Cluster {
     /// The ends of all logs.
     #[must_use]
     pub fn last_words(&self) -> String {
-        let children = self.nodes.iter().filter_map(|node| node.child.as_ref()).chain(&self.coordinator);
-        children.map(Child::last_words).collect()
+        let nodes = self.nodes.iter().filter_map(|node| node.child.as_ref());
+        nodes
+            .chain(self.coordinators.iter().filter_map(|(_, child)| child.as_ref()))
+            .map(Child::last_words)
+            .collect()
     }
 }
 

@@ -49,7 +49,7 @@ pub struct NodeSpec {
     pub listen: String,
     /// Where the others and the clients reach it, `-p`.
     pub public: String,
-    /// `-c`.
+    /// `-c`: all coordinators, separated by commas.
     pub coordinator: String,
     /// `-f`.
     pub file: PathBuf,
@@ -69,6 +69,7 @@ pub struct Builder {
     pub(super) node_flags: Vec<String>,
     pub(super) coordinator_flags: Vec<String>,
     pub(super) coordinator_listen: String,
+    pub(super) coordinators: usize,
     pub(super) coordinator_prefix: Vec<String>,
     #[expect(clippy::type_complexity, reason = "used in two places of one file")]
     pub(super) each: Option<Box<dyn FnMut(usize, &mut NodeSpec) + Send>>,
@@ -85,6 +86,7 @@ impl Builder {
             node_flags: vec!["--cache-size".into(), "16MiB".into()],
             coordinator_flags: vec![],
             coordinator_listen: free_address(),
+            coordinators: 1,
             coordinator_prefix: vec![],
             each: None,
         }
@@ -111,7 +113,14 @@ impl Builder {
         self
     }
 
-    /// More flags for the coordinator.
+    /// How many coordinators, all on one log.
+    #[must_use]
+    pub fn coordinators(mut self, coordinators: usize) -> Self {
+        self.coordinators = coordinators;
+        self
+    }
+
+    /// More flags for every coordinator.
     #[must_use]
     pub fn coordinator_flags(mut self, flags: &[&str]) -> Self {
         self.coordinator_flags.extend(flags.iter().map(ToString::to_string));

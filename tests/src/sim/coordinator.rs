@@ -1,29 +1,25 @@
-//! A coordinator's process: the shipped cluster and the shipped log, on an object store that may fail to answer.
+//! A coordinator's process: the shipped leadership, cluster and log, on an object store that may fail in every way.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use craq_coordinator::{
     cluster::{Cluster, Input, OrderId, Output, StreamId, Timing},
-    log::{Appended, Log},
+    leadership::{self, Leadership},
 };
-use craq_proto::{NodeId, View};
-use futures::stream::BoxStream;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, memory::InMemory, path::Path,
+use craq_log::{
+    Holder, Log, Seen, Store, Written,
+    faulty::{Faulty, Trouble},
+    history,
 };
+use craq_proto::{HolderId, NodeId, Term, Time, View};
 use rand::RngExt;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     call::{Question, Reply},
@@ -34,22 +30,42 @@ use super::{
 };
 use crate::invariants::Fact;
 
+/// The store of the simulation never lets anybody wait without an answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(3_600);
+/// Whoever cannot open the log is started again after this time.
+const OPENING_PAUSE: Duration = Duration::from_millis(500);
+
 /// What happens to a coordinator's process by itself.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The cluster's deadline.
+    /// The deadline of its leadership or of its cluster.
     Tick,
-    /// The log's operation is done.
-    JobDone,
+    /// What the log was to do happens.
+    Job,
+    /// What the log has done is told.
+    JobDone(Done),
     /// What dialing a node has told.
     Dialed(Input),
 }
 
 /// What the log is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Job {
+    Look,
+    Claim(Time),
+    Renew,
+    Resign,
     Append(View),
     Reload,
+    Prune(u64),
+}
+
+/// What the log has done.
+#[derive(Debug)]
+pub(super) struct Done {
+    job: Job,
+    sent: Time,
+    written: Written,
 }
 
 /// A coordinator; its clock outlives its processes, and its log is elsewhere.
@@ -61,14 +77,26 @@ pub(super) struct Coordinator {
 
 pub(super) struct CoordinatorProcess {
     pub(super) number: u64,
-    cluster: Cluster,
+    leadership: Leadership,
+    /// While it leads.
+    cluster: Option<Cluster>,
     log: Log,
+    /// What it knew of the log when it was last done with something.
+    seen: Seen,
     jobs: VecDeque<Job>,
-    is_busy: bool,
+    /// The operation under way, when it was sent, and until when it may be tried again.
+    busy: Option<(Job, Time, Time)>,
     streams: BTreeMap<StreamId, u64>,
     published: Option<View>,
     last_id: u64,
     tick: Option<At>,
+}
+
+impl CoordinatorProcess {
+    fn deadline(&self) -> Time {
+        let cluster = self.cluster.as_ref().and_then(Cluster::next_deadline).unwrap_or(Time::MAX);
+        self.leadership.next_deadline().min(cluster)
+    }
 }
 
 impl Coordinator {
@@ -79,7 +107,7 @@ impl Coordinator {
 
 /// The object store that all coordinators share.
 pub(super) struct ObjectStorage {
-    store: Arc<Faulty>,
+    faulty: Arc<Faulty>,
     runtime: tokio::runtime::Runtime,
     /// An operation takes up to so long.
     pub(super) delay_max: Duration,
@@ -89,15 +117,27 @@ impl ObjectStorage {
     pub(super) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         Self {
-            store: Arc::new(Faulty { inner: InMemory::new(), failures: AtomicU32::new(0) }),
+            faulty: Arc::new(Faulty::default()),
             runtime: runtime.expect("a process can have a runtime that has no thread of its own"),
             delay_max: Duration::from_millis(20),
         }
     }
 
-    /// The next so many creations end with an error; by the bits of the number they were done all the same, or not.
-    pub(super) fn fail(&self, which: u32) {
-        self.store.failures.store(which | 0x100, Ordering::Relaxed);
+    fn store(&self) -> Store {
+        Store::new(Arc::clone(&self.faulty) as Arc<_>, STORE_PATIENCE)
+    }
+
+    /// What becomes of the next creations.
+    pub(super) fn expect(&self, troubles: impl IntoIterator<Item = Trouble>) {
+        self.faulty.expect(troubles);
+    }
+
+    pub(super) fn out(&self, is_out: bool) {
+        self.faulty.out(is_out);
+    }
+
+    pub(super) fn cure(&self) {
+        self.faulty.cure();
     }
 }
 
@@ -106,47 +146,52 @@ impl World {
         if self.coordinators[index].process.is_some() {
             return;
         }
-        let store: Arc<dyn ObjectStore> = self.storage.store.clone();
-        let opened = self.storage.runtime.block_on(Log::open(store));
+        let number = self.next_id();
+        let (lease, place) = (self.setup.leader_lease, Place::Coordinator(index));
+        let id = HolderId(Uuid::from_u128(u128::from(number)));
+        let me = Holder { id, address: place.to_string() };
+        let opened = self.storage.runtime.block_on(Log::open(self.storage.store(), me, lease));
         let log = match opened {
             Ok(log) => log,
+            Err(error) if error.is_passing() => {
+                let again = world::Event::Nemesis(super::nemesis::Move::RestartCoordinator(index));
+                return self.schedule(OPENING_PAUSE, again);
+            }
             Err(error) => return self.wrong("log", format!("it cannot be opened: {error}")),
         };
-        let now = self.coordinators[index].clock.read(self.now);
-        let timing = Timing { failure_timeout: self.setup.failure_timeout };
-        let views: Vec<View> = log.views().cloned().collect();
-        let number = self.next_id();
-        note!(self, Place::Coordinator(index), "start", "{} views", views.len());
+        let timing = leadership::Timing::of_lease(lease);
+        let jitter = self.random.random_range(0.0..1.0);
+        let published = log.views().next().cloned();
+        note!(self, place, "start", "epoch {:?}", published.as_ref().map(|view| view.epoch));
         self.coordinators[index].process = Some(CoordinatorProcess {
             number,
-            published: views.first().cloned(),
-            cluster: Cluster::new(now, timing, views),
+            leadership: Leadership::new(id, timing, jitter),
+            cluster: None,
+            seen: log.seen(),
             log,
             jobs: VecDeque::new(),
-            is_busy: false,
+            busy: None,
             streams: BTreeMap::new(),
+            published,
             last_id: 0,
             tick: None,
         });
-        self.watch_tick(index);
+        self.lead(index, leadership::Input::Tick);
     }
 
     pub(super) fn crash_coordinator(&mut self, index: usize) {
         let place = Place::Coordinator(index);
         let Some(end) = self.end_at(place) else { return };
-        let Some(mut process) = self.coordinators[index].process.take() else { return };
-        self.coordinators[index].paused_until = None;
+        if self.coordinators[index].process.is_none() {
+            return;
+        }
         note!(self, place, "crash", "");
         // What the store was asked may still be done.
-        if let Some(Job::Append(view)) = process.jobs.front().filter(|_| process.is_busy)
-            && self.random.random_bool(0.5)
-        {
-            let done = self.storage.runtime.block_on(process.log.append(view.clone()));
-            if matches!(done, Ok(Appended::Written)) {
-                let view = view.clone();
-                self.logged(&view);
-            }
+        if self.random.random_bool(0.5) {
+            self.operate(index);
         }
+        self.coordinators[index].process = None;
+        self.coordinators[index].paused_until = None;
         self.pipes_of_dead(end, &(Duration::ZERO..Duration::from_millis(20)));
         self.calls_of_dead(end, true);
     }
@@ -154,24 +199,45 @@ impl World {
     pub(super) fn on_coordinator(&mut self, index: usize, what: Event) {
         match what {
             Event::Tick => {
-                let now = self.coordinators[index].clock.read(self.now);
-                let Some(process) = self.coordinators[index].process.as_mut() else { return };
-                process.tick = None;
-                if process.cluster.next_deadline().is_some_and(|due| due <= now) {
-                    self.step_cluster(index, Input::Tick);
-                } else {
-                    self.watch_tick(index);
+                if let Some(process) = self.coordinators[index].process.as_mut() {
+                    process.tick = None;
+                }
+                self.on_due(index);
+                self.watch_tick(index);
+            }
+            Event::Job => {
+                let Some(end) = self.end_at(Place::Coordinator(index)) else { return };
+                if let Some((done, took)) = self.operate(index) {
+                    let most = self.storage.delay_max;
+                    let back = took + self.random.random_range(Duration::ZERO..=most);
+                    self.schedule(back, world::Event::Coordinator(end, Event::JobDone(done)));
                 }
             }
-            Event::JobDone => self.on_job_done(index),
+            Event::JobDone(done) => self.on_job_done(index, done),
             Event::Dialed(input) => self.step_cluster(index, input),
+        }
+    }
+
+    /// What is due now, the leadership's first.
+    fn on_due(&mut self, index: usize) {
+        let now = self.coordinators[index].clock.read(self.now);
+        let Some(process) = self.coordinators[index].process.as_ref() else { return };
+        if process.leadership.next_deadline() <= now {
+            self.lead(index, leadership::Input::Tick);
+        }
+        let Some(process) = self.coordinators[index].process.as_ref() else { return };
+        if process.cluster.as_ref().and_then(Cluster::next_deadline).is_some_and(|due| due <= now) {
+            self.step_cluster(index, Input::Tick);
         }
     }
 
     fn watch_tick(&mut self, index: usize) {
         let body = &mut self.coordinators[index];
         let Some(process) = body.process.as_mut() else { return };
-        let Some(due) = process.cluster.next_deadline() else { return };
+        let due = process.deadline();
+        if due == Time::MAX {
+            return;
+        }
         let at = body.clock.when(due).max(self.now);
         if process.tick.is_none_or(|set| at < set) {
             process.tick = Some(at);
@@ -180,15 +246,88 @@ impl World {
         }
     }
 
+    /// Steps the leadership.
+    fn lead(&mut self, index: usize, input: leadership::Input) {
+        let now = self.coordinators[index].clock.read(self.now);
+        match &input {
+            leadership::Input::Tick => {}
+            // Without what the machine's clock says, which no seed decides.
+            leadership::Input::Done { job, sent, written, seen } => {
+                let (records, term) = (seen.records, seen.term);
+                let place = Place::Coordinator(index);
+                note!(
+                    self,
+                    place,
+                    "in",
+                    "Done {job:?} of {sent:?}: {written:?}, {records} records, term {term}"
+                );
+            }
+            other => note!(self, Place::Coordinator(index), "in", "{other:?}"),
+        }
+        let Some(process) = self.coordinators[index].process.as_mut() else { return };
+        let mut outputs = Vec::new();
+        process.leadership.step(now, input, &mut outputs);
+        for output in outputs {
+            if self.trace.is_on() {
+                let text = format!("{output:?}");
+                note!(self, Place::Coordinator(index), "out", "{text}");
+            }
+            self.obey(index, now, output);
+        }
+        self.next_job(index);
+        self.watch_tick(index);
+    }
+
+    fn obey(&mut self, index: usize, now: Time, output: leadership::Output) {
+        use leadership::Output;
+        let timing = Timing { failure_timeout: self.setup.failure_timeout };
+        let Some(process) = self.coordinators[index].process.as_mut() else { return };
+        match output {
+            Output::Look => process.jobs.push_front(Job::Look),
+            Output::Claim { until } => process.jobs.push_front(Job::Claim(until)),
+            Output::Renew { .. } => process.jobs.push_front(Job::Renew),
+            Output::Resign { .. } => process.jobs.push_front(Job::Resign),
+            Output::Prune { below } => process.jobs.push_back(Job::Prune(below)),
+            Output::Lead { .. } => {
+                process.cluster = Some(Cluster::new(now, timing, process.log.views().cloned().collect()));
+            }
+            Output::Follow { .. } => {
+                process.cluster = None;
+                process.jobs.retain(|job| !matches!(job, Job::Append(_) | Job::Reload));
+                for pipe in std::mem::take(&mut process.streams).into_values() {
+                    self.close_pipe(pipe, Side::Acceptor);
+                }
+            }
+        }
+    }
+
+    /// Nobody acts in a term when a later one has begun: the leadership's times see to that as long as clocks run evenly.
+    fn check_term(&mut self, index: usize) {
+        let Some(process) = self.coordinators[index].process.as_ref() else { return };
+        let newest = self.terms.last_key_value().map(|(term, _)| *term).unwrap_or_default();
+        if let Some(term) = process.leadership.term().filter(|term| *term < newest) {
+            self.wrong("leadership", format!("c{index} acts in term {term}, and term {newest} has begun"));
+        }
+    }
+
     fn step_cluster(&mut self, index: usize, input: Input) {
         let now = self.coordinators[index].clock.read(self.now);
+        if self.coordinators[index].process.as_ref().is_some_and(|p| p.leadership.next_deadline() <= now) {
+            self.lead(index, leadership::Input::Tick);
+        }
+        if self.coordinators[index].process.as_ref().is_none_or(|process| process.cluster.is_none()) {
+            return;
+        }
+        self.check_term(index);
         if self.trace.is_on() && !matches!(input, Input::Heartbeat { .. }) {
             let text = format!("{input:?}");
             note!(self, Place::Coordinator(index), "in", "{text}");
         }
         let Some(process) = self.coordinators[index].process.as_mut() else { return };
         let mut outputs = Vec::new();
-        process.cluster.step(now, input, &mut outputs);
+        if let Some(cluster) = &mut process.cluster {
+            cluster.step(now, input, &mut outputs);
+        }
         for output in outputs {
             if self.trace.is_on() {
                 let text = format!("{output:?}");
@@ -251,38 +390,127 @@ impl World {
 
     fn next_job(&mut self, index: usize) {
         let Some(end) = self.end_at(Place::Coordinator(index)) else { return };
-        let most = self.storage.delay_max;
-        let delay = self.random.random_range(Duration::ZERO..=most);
+        let now = self.coordinators[index].clock.read(self.now);
         let Some(process) = self.coordinators[index].process.as_mut() else { return };
-        if process.is_busy || process.jobs.is_empty() {
+        if process.busy.is_some() {
             return;
         }
-        process.is_busy = true;
-        self.schedule(delay, world::Event::Coordinator(end, Event::JobDone));
+        let Some(job) = process.jobs.pop_front() else { return };
+        let until = if let Job::Claim(until) = job { until } else { process.leadership.until() };
+        process.busy = Some((job, now, until));
+        let most = self.storage.delay_max;
+        let delay = self.random.random_range(Duration::ZERO..=most);
+        self.schedule(delay, world::Event::Coordinator(end, Event::Job));
     }
 
-    fn on_job_done(&mut self, index: usize) {
-        let Some(process) = self.coordinators[index].process.as_mut() else { return };
-        process.is_busy = false;
-        let Some(job) = process.jobs.pop_front() else { return };
-        let runtime = &self.storage.runtime;
-        let (input, written) = match job {
-            Job::Append(view) => match runtime.block_on(process.log.append(view.clone())) {
-                Ok(Appended::Written) => (Ok(Input::Persisted { view: view.clone() }), Some(view)),
-                Ok(Appended::Beaten) => (Ok(superseded(&process.log)), None),
-                Err(error) => (Err(error), None),
-            },
-            Job::Reload => match runtime.block_on(process.log.catch_up()) {
-                Ok(()) => (Ok(superseded(&process.log)), None),
-                Err(error) => (Err(error), None),
-            },
+    /// The store does what it was asked. Brings what came of it, and how long the log has tried.
+    fn operate(&mut self, index: usize) -> Option<(Done, Duration)> {
+        let now = self.coordinators[index].clock.read(self.now);
+        let process = self.coordinators[index].process.as_mut()?;
+        let (job, sent, until) = process.busy.clone()?;
+        let log = &mut process.log;
+        let (written, took) = self.storage.runtime.block_on(async {
+            let began = Instant::now();
+            let until = began + until.since(now);
+            let written = match &job {
+                Job::Look | Job::Reload => log.catch_up().await.map(|()| Written::Won),
+                Job::Claim(_) => log.claim(until).await,
+                Job::Renew => log.renew(until).await,
+                Job::Resign => log.resign(until).await,
+                Job::Append(view) => log.append(view.clone(), until).await,
+                Job::Prune(below) => log.prune(*below, STORE_PATIENCE).await.map(|_| Written::Won),
+            };
+            (written, began.elapsed())
+        });
+        let term = log.seen().term;
+        let newest = log.views().next().map(|view| view.epoch);
+        let written = match written {
+            Ok(written) => written,
+            Err(error) if error.is_passing() => Written::Unknown,
+            Err(error) => {
+                self.wrong("log", format!("it is not usable any more: {error}"));
+                return None;
+            }
         };
-        if let Some(view) = written {
-            self.logged(&view);
+        match &job {
+            Job::Append(view) if written == Written::Won => self.logged(view),
+            Job::Claim(_) if written == Written::Won => self.claimed(index, term),
+            _ if newest > self.newest.as_ref().map(|view| view.epoch) => self.look_for_late(),
+            _ => {}
         }
-        match input {
-            Ok(input) => self.step_cluster(index, input),
-            Err(error) => self.wrong("log", format!("it is not usable any more: {error}")),
+        Some((Done { job, sent, written }, took))
+    }
+
+    /// What nobody was told of may be in the log all the same.
+    fn look_for_late(&mut self) {
+        let read = self.storage.runtime.block_on(history(&self.storage.store()));
+        for entry in read.into_iter().flatten() {
+            if !self.epochs.contains(&entry.view.epoch.0) {
+                self.logged(&entry.view);
+            }
+        }
+    }
+
+    fn claimed(&mut self, index: usize, term: Term) {
+        note!(self, Place::World, "term", "{term} is c{index}'s");
+        if let Some(other) = self.terms.insert(term, index) {
+            self.wrong("leadership", format!("term {term} is c{other}'s and c{index}'s"));
+        }
+    }
+
+    /// A record that was late arrives at the store.
+    pub(super) fn land(&mut self) {
+        while self.storage.faulty.has_late() {
+            if self.storage.runtime.block_on(self.storage.faulty.land()) {
+                note!(self, Place::World, "late", "a record has arrived");
+                self.look_for_late();
+            }
+        }
+    }
+
+    fn on_job_done(&mut self, index: usize, done: Done) {
+        let Some(process) = self.coordinators[index].process.as_mut() else { return };
+        let Done { job, sent, written } = done;
+        process.busy = None;
+        process.seen = process.log.seen();
+        if process.cluster.is_none() {
+            process.published = process.log.views().next().cloned();
+        }
+        let (seen, views) = (process.seen.clone(), process.log.views().cloned().collect());
+        let kind = match &job {
+            Job::Look | Job::Reload => leadership::Job::Look,
+            Job::Claim(_) => leadership::Job::Claim,
+            Job::Renew => leadership::Job::Renew,
+            Job::Resign => leadership::Job::Resign,
+            Job::Append(_) => leadership::Job::View,
+            Job::Prune(_) => leadership::Job::Prune,
+        };
+        self.lead(index, leadership::Input::Done { job: kind, sent, written, seen });
+        match job {
+            Job::Append(view) if written == Written::Won => {
+                self.step_cluster(index, Input::Persisted { view });
+            }
+            Job::Reload if written == Written::Won => self.step_cluster(index, Input::Superseded { views }),
+            _ => {}
+        }
+        self.next_job(index);
+        self.watch_tick(index);
+    }
+
+    /// Every view that was ever in the log is in it still, and no other.
+    pub(super) fn compare_history(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        match self.storage.runtime.block_on(history(&self.storage.store())) {
+            Ok(entries) => {
+                let kept: Vec<u64> = entries.iter().map(|entry| entry.view.epoch.0).collect();
+                let all: Vec<u64> = self.epochs.iter().copied().collect();
+                if kept != all {
+                    self.wrong("log", format!("it has the epochs {kept:?}, and there were {all:?}"));
+                }
+            }
+            Err(error) => self.wrong("log", format!("it cannot be read: {error}")),
         }
     }
 
@@ -299,9 +527,19 @@ impl World {
 
     /// A parcel arrives at a coordinator.
     pub(super) fn coordinator_hears(&mut self, index: usize, pipe: u64, parcel: Parcel) {
+        let now = self.coordinators[index].clock.read(self.now);
+        if self.coordinators[index].process.as_ref().is_some_and(|p| p.leadership.next_deadline() <= now) {
+            self.lead(index, leadership::Input::Tick);
+        }
         let Some(process) = self.coordinators[index].process.as_mut() else { return };
         let stream = process.streams.iter().find(|(_, of)| **of == pipe).map(|(stream, _)| *stream);
         match (parcel, stream) {
+            (Parcel::Register(_), _) if process.cluster.is_none() => {
+                let leader = process.seen.holder.as_ref().map(|holder| holder.address.clone());
+                self.send(pipe, Side::Opener, Parcel::NotLeader(leader));
+                self.close_pipe(pipe, Side::Acceptor);
+                self.lead(index, leadership::Input::Asked);
+            }
             (Parcel::Register(registration), _) => {
                 process.last_id += 1;
                 let stream = StreamId(process.last_id);
@@ -334,17 +572,25 @@ impl World {
         }
     }
 
-    /// An operator orders something of the first coordinator.
+    /// The coordinator that leads, as it sees it itself.
+    pub(super) fn leader(&self) -> Option<usize> {
+        let leads = |one: &Coordinator| one.process.as_ref().is_some_and(|process| process.cluster.is_some());
+        self.coordinators.iter().position(leads)
+    }
+
+    /// An operator orders something of the coordinator that leads.
     pub(super) fn order(&mut self, input: impl FnOnce(OrderId) -> Input) {
-        let Some(process) = self.coordinators[0].process.as_mut() else { return };
+        let Some(index) = self.leader() else { return };
+        let Some(process) = self.coordinators[index].process.as_mut() else { return };
         process.last_id += 1;
         let order = OrderId(process.last_id);
-        self.step_cluster(0, input(order));
+        self.step_cluster(index, input(order));
     }
-}
 
-fn superseded(log: &Log) -> Input {
-    Input::Superseded { views: log.views().cloned().collect() }
+    /// An operator has the leader give up.
+    pub(super) fn resign(&mut self, index: usize) {
+        self.lead(index, leadership::Input::Resign { rest: self.setup.leader_lease * 2 });
+    }
 }
 
 /// A view in one line.
@@ -361,69 +607,5 @@ impl fmt::Display for Shown<'_> {
             write!(f, " ({}#{})", learner.address, learner.incarnation)?;
         }
         write!(f, "; {}", self.0.reason)
-    }
-}
-
-/// An object store whose creations may end with an error, done or not.
-#[derive(Debug)]
-struct Faulty {
-    inner: InMemory,
-    /// The bits below the highest one: the creations to come, from the lowest on; set: it fails though it is done.
-    failures: AtomicU32,
-}
-
-impl fmt::Display for Faulty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a faulty store")
-    }
-}
-
-type Result<T> = object_store::Result<T>;
-
-#[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let failures = self.failures.load(Ordering::Relaxed);
-        if failures <= 1 {
-            return self.inner.put_opts(location, payload, opts).await;
-        }
-        self.failures.store(failures >> 1, Ordering::Relaxed);
-        if failures & 1 == 1 {
-            // Done, whatever it says.
-            let _ = self.inner.put_opts(location, payload, opts).await;
-        }
-        Err(object_store::Error::Generic { store: "faulty", source: "no answer in time".into() })
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
     }
 }

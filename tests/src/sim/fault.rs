@@ -32,7 +32,8 @@ faults! {
     Pause "pause" "A node stands still, mostly for longer than a lease, and goes on.",
     PauseCoordinator "pause-coordinator" "A coordinator stands still and goes on.",
     KillCoordinator "kill-coordinator" "A coordinator dies and starts again from the log.",
-    TwoCoordinators "two-coordinators" "A second coordinator works on the same log.",
+    TwoCoordinators "two-coordinators" "One more coordinator works on the same log for a while.",
+    Transfer "leader-transfer" "An operator has the leader give up.",
     Halves "cut-halves" "The network falls into two parts.",
     Isolate "cut-isolate-one" "One node is cut off from everybody, sometimes but for its clients.",
     OneWay "cut-one-way" "Messages from one node to another get lost, not those back.",
@@ -53,8 +54,11 @@ faults! {
     Reorder "reorder" "An operator changes the order of the members.",
     Remove "remove" "An operator removes a member that is well.",
     Slander "wrong-suspicion" "A node tells that it does not reach a member that is well.",
-    StoreError "log-store-error" "The coordinator's object store fails to answer, having done or not done what it was asked.",
-    SlowStore "log-store-slow" "The coordinator's object store takes seconds.",
+    StoreError "log-store-error" "The coordinators' object store fails to answer, having done or not done what it was asked.",
+    SlowStore "log-store-slow" "The coordinators' object store takes up to ten seconds.",
+    StoreConflict "log-store-conflict" "The object store says that a record is there already, and it is not (409).",
+    LatePut "log-late-put" "A record is on its way to the object store for long, and its writer is told of an error.",
+    StoreOutage "log-store-outage" "The object store answers nothing at all.",
     FastClock "clock-rates" "Clocks differ by as much as the drift bound allows.",
 }
 

@@ -138,6 +138,15 @@ impl World {
         self.later(machine, self.setup.heartbeat_interval(), ToNode::Beat);
     }
 
+    /// Another coordinator leads: that one is tried next.
+    pub(super) fn on_not_leader(&mut self, machine: usize, leader: Option<&str>) {
+        if let Some(Place::Coordinator(index)) = leader.and_then(Place::of)
+            && let Some(process) = self.process(machine)
+        {
+            process.heartbeat.tried = index;
+        }
+    }
+
     /// The conversation has ended: the next coordinator is tried after a while.
     pub(super) fn conversation_ended(&mut self, machine: usize, pipe: u64) {
         let wait = Duration::from_millis(self.random.random_range(20..300));

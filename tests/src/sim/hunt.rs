@@ -95,6 +95,10 @@ pub fn page(found: &[Found], duration: Duration) -> String {
             Bug::RARE,
             "only when an operator accepts a loss, or a message is late by several views: golden scripts",
         ),
+        (
+            Bug::SLEPT,
+            "only when a writer sleeps while ten leases pass and two others lead: tests of the log find it",
+        ),
         (Bug::REDUNDANT, "never: another rule stands behind the broken one"),
     ];
     for (bugs, seen) in elsewhere {

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use craq_coordinator::cluster::Input;
+use craq_log::faulty::Trouble;
 use craq_proto::{ChainId, NodeId, View};
 use rand::{RngExt, seq::IndexedRandom};
 
 use super::{
-    disk::Trouble,
+    disk::Trouble as DiskTrouble,
     fault::Fault,
     network::Cut,
     place::Place,
@@ -35,10 +36,13 @@ pub(super) enum Move {
     /// A process dies, and starts again at once.
     Stumble(usize),
     RestartCoordinator(usize),
-    /// The second coordinator is not wanted any more.
-    StopSecond,
+    /// The further coordinator is not wanted any more.
+    StopFurther,
     FastDisk(usize),
     FastStore,
+    /// What is late arrives at the object store.
+    Land,
+    StoreBack,
     Truth(usize),
 }
 
@@ -96,9 +100,11 @@ impl World {
             Move::Restart(machine) => self.restart(machine),
             Move::Stumble(machine) => self.stumble(machine),
             Move::RestartCoordinator(index) => self.start_coordinator(index),
-            Move::StopSecond => self.crash_coordinator(1),
+            Move::StopFurther => self.crash_coordinator(self.setup.coordinators),
             Move::FastDisk(machine) => self.machines[machine].disk_delay = Duration::ZERO,
             Move::FastStore => self.storage.delay_max = Duration::from_millis(20),
+            Move::Land => self.land(),
+            Move::StoreBack => self.storage.out(false),
             Move::Truth(machine) => self.machines[machine].slanders = None,
         }
     }
@@ -173,7 +179,9 @@ impl World {
         match fault {
             F::Kill | F::PowerLoss | F::CrashAtStep | F::CrashInRecovery | F::KillAll => self.kill(fault),
             F::Pause => self.pause(),
-            F::PauseCoordinator | F::KillCoordinator | F::TwoCoordinators => self.harm_coordinator(fault),
+            F::PauseCoordinator | F::KillCoordinator | F::TwoCoordinators | F::Transfer => {
+                self.harm_coordinator(fault);
+            }
             F::Halves
             | F::Isolate
             | F::OneWay
@@ -186,7 +194,9 @@ impl World {
             F::Wipe | F::WipeMember => self.wipe(fault),
             F::Join | F::Leave => self.come_or_go(fault),
             F::Reorder | F::Remove | F::Slander => self.meddle(fault),
-            F::StoreError | F::SlowStore => self.harm_store(fault),
+            F::StoreError | F::SlowStore | F::StoreConflict | F::LatePut | F::StoreOutage => {
+                self.harm_store(fault);
+            }
             // Clocks differ from the beginning.
             F::FastClock => {}
         }
@@ -248,7 +258,7 @@ impl World {
                 self.fire(fault, Duration::ZERO);
                 self.crash(machine, true, "and will again");
                 let operations = self.random.random_range(0..30);
-                self.machines[machine].disk.trouble_after(operations, Trouble::PowerLoss);
+                self.machines[machine].disk.trouble_after(operations, DiskTrouble::PowerLoss);
             }
             _ => {
                 self.fire(fault, Duration::ZERO);
@@ -350,22 +360,26 @@ impl World {
     }
 
     fn harm_coordinator(&mut self, fault: Fault) {
-        let index = usize::from(self.coordinators[1].process.is_some() && self.random.random_bool(0.5));
+        let further = self.setup.coordinators;
+        let running = (0..=further).filter(|index| self.coordinators[*index].process.is_some());
+        let running: Vec<usize> = running.collect();
+        // Mostly the one that leads.
+        let leader = self.leader().filter(|_| self.random.random_bool(0.7));
+        let Some(index) = leader.or_else(|| running.choose(&mut self.random).copied()) else { return };
         let lasts = self.time(Duration::from_millis(20), Duration::from_secs(8));
         match fault {
-            Fault::PauseCoordinator if self.coordinators[index].process.is_some() => {
-                self.coordinators[index].paused_until = Some(self.now.after(lasts));
-            }
-            Fault::KillCoordinator if self.coordinators[index].process.is_some() => {
+            Fault::PauseCoordinator => self.coordinators[index].paused_until = Some(self.now.after(lasts)),
+            Fault::KillCoordinator => {
                 self.crash_coordinator(index);
-                if index == 0 {
-                    self.schedule(lasts, Event::Nemesis(Move::RestartCoordinator(0)));
+                if index < further {
+                    self.schedule(lasts, Event::Nemesis(Move::RestartCoordinator(index)));
                 }
             }
-            Fault::TwoCoordinators if self.coordinators[1].process.is_none() => {
-                self.start_coordinator(1);
-                self.schedule(lasts * 3, Event::Nemesis(Move::StopSecond));
+            Fault::TwoCoordinators if self.coordinators[further].process.is_none() => {
+                self.start_coordinator(further);
+                self.schedule(lasts * 3, Event::Nemesis(Move::StopFurther));
             }
+            Fault::Transfer => self.resign(index),
             _ => return,
         }
         self.fire(fault, lasts);
@@ -389,7 +403,7 @@ impl World {
 
     fn pairs(&mut self, fault: Fault) -> Option<Cut> {
         let nodes: Vec<Place> = (0..self.machines.len()).map(Place::Node).collect();
-        let coordinators = [Place::Coordinator(0), Place::Coordinator(1)];
+        let coordinators: Vec<Place> = (0..self.coordinators.len()).map(Place::Coordinator).collect();
         let clients: Vec<Place> = (0..self.clients.len()).map(Place::Client).collect();
         let one = Place::Node(self.any_running()?);
         let others = |one: Place| nodes.iter().copied().filter(move |node| *node != one);
@@ -400,14 +414,14 @@ impl World {
                 Some(both_ways(&a, &b))
             }
             Fault::Isolate => {
-                let mut rest: Vec<Place> = others(one).chain(coordinators).collect();
+                let mut rest: Vec<Place> = others(one).chain(coordinators.iter().copied()).collect();
                 if self.random.random_bool(0.5) {
                     rest.extend(clients);
                 }
                 Some(both_ways(&[one], &rest))
             }
             Fault::OneWay => {
-                let mut rest: Vec<Place> = others(one).chain(coordinators).collect();
+                let mut rest: Vec<Place> = others(one).chain(coordinators.iter().copied()).collect();
                 if self.random.random_bool(0.5) {
                     rest = vec![*rest.choose(&mut self.random)?];
                 }
@@ -439,7 +453,7 @@ impl World {
     fn harm_connections(&mut self, fault: Fault) {
         let mut places: Vec<Place> = (0..self.machines.len()).map(Place::Node).collect();
         let Some(mut a) = places.choose(&mut self.random).copied() else { return };
-        places.push(Place::Coordinator(0));
+        places.extend((0..self.setup.coordinators).map(Place::Coordinator));
         places.extend((0..self.clients.len()).map(Place::Client));
         places.retain(|place| *place != a);
         let Some(mut b) = places.choose(&mut self.random).copied() else { return };
@@ -514,8 +528,8 @@ impl World {
     fn harm_disk(&mut self, fault: Fault) {
         let Some(machine) = self.any_running() else { return };
         let trouble = match fault {
-            Fault::DiskError => Trouble::Eio,
-            Fault::FullDisk => Trouble::Full,
+            Fault::DiskError => DiskTrouble::Eio,
+            Fault::FullDisk => DiskTrouble::Full,
             _ => {
                 let is_slow = fault == Fault::SlowDisk;
                 let lasts = self.time(Duration::from_millis(200), Duration::from_secs(10));
@@ -568,8 +582,9 @@ impl World {
     fn is_calm(&self) -> bool {
         // What silence there was has been judged by then.
         self.nemesis.busy_until.after(self.setup.failure_timeout * 3) < self.now
-            && self.coordinators[0].process.is_some()
-            && self.coordinators[1].process.is_none()
+            && self.coordinators[..self.setup.coordinators].iter().all(|one| one.process.is_some())
+            && self.coordinators[self.setup.coordinators].process.is_none()
+            && self.leader().is_some()
             && self.machines.iter().all(|machine| machine.dies_in.is_none())
             && self.is_whole()
     }
@@ -629,12 +644,34 @@ impl World {
     fn harm_store(&mut self, fault: Fault) {
         let lasts = self.time(Duration::from_millis(500), Duration::from_secs(8));
         self.fire(fault, lasts);
-        if fault == Fault::StoreError {
-            let which = self.random.random_range(0..256);
-            self.storage.fail(which);
-        } else {
-            self.storage.delay_max = Duration::from_secs(3);
-            self.schedule(lasts, Event::Nemesis(Move::FastStore));
+        match fault {
+            Fault::StoreError => {
+                let which: u8 = self.random.random();
+                let is_done = |bit: u8| which >> bit & 1 == 1_u8;
+                let said = |bit| if is_done(bit) { Trouble::DoneUnsaid } else { Trouble::NotDone };
+                let times = self.random.random_range(1..=8);
+                self.storage.expect((0..times).map(said));
+            }
+            Fault::StoreConflict => {
+                let times = self.random.random_range(1..=4);
+                self.storage.expect([Trouble::Conflict; 4].into_iter().take(times));
+            }
+            Fault::LatePut => {
+                // Often so many that the writer gives up.
+                for _ in 0..*[1, 1, 100].choose(&mut self.random).expect("not empty") {
+                    self.storage.expect([Trouble::Late]);
+                }
+                let late = self.time(Duration::from_millis(10), Duration::from_secs(20));
+                self.schedule(late, Event::Nemesis(Move::Land));
+            }
+            Fault::StoreOutage => {
+                self.storage.out(true);
+                self.schedule(lasts, Event::Nemesis(Move::StoreBack));
+            }
+            _ => {
+                self.storage.delay_max = self.time(Duration::from_secs(1), Duration::from_secs(10));
+                self.schedule(lasts, Event::Nemesis(Move::FastStore));
+            }
         }
     }
 
@@ -644,10 +681,12 @@ impl World {
         self.nemesis.is_over = true;
         self.network.mend_all();
         self.storage.delay_max = Duration::from_millis(20);
-        self.storage.fail(0);
-        self.crash_coordinator(1);
-        self.coordinators[0].paused_until = None;
-        self.start_coordinator(0);
+        self.storage.cure();
+        self.crash_coordinator(self.setup.coordinators);
+        for index in 0..self.setup.coordinators {
+            self.coordinators[index].paused_until = None;
+            self.start_coordinator(index);
+        }
         for machine in 0..self.machines.len() {
             let body = &mut self.machines[machine];
             (body.is_wanted, body.paused_until, body.dies_in) = (true, None, None);

@@ -104,6 +104,7 @@ impl World {
                 }
             }
             Parcel::Registered => self.on_registered(machine),
+            Parcel::NotLeader(leader) => self.on_not_leader(machine, leader.as_deref()),
             Parcel::View(view) => self.step(machine, Input::View(view)),
             Parcel::Register(_) | Parcel::Beat(..) | Parcel::Leave | Parcel::Closed => {}
         }

@@ -46,6 +46,8 @@ pub(super) enum Parcel {
     Register(Registration),
     /// The coordinator has taken it.
     Registered,
+    /// The coordinator does not lead; who does, as far as it knows.
+    NotLeader(Option<String>),
     /// The node lives.
     Beat(Replicas, Vec<Suspicion>),
     /// The node wants to leave.

@@ -105,7 +105,9 @@ fn is_answered(op: &Op) -> bool {
 impl World {
     /// Returns how long the chain needed to become whole.
     fn live(&mut self) -> Duration {
-        self.start_coordinator(0);
+        for index in 0..self.setup.coordinators {
+            self.start_coordinator(index);
+        }
         for machine in 0..self.machines.len() {
             if machine < self.setup.started {
                 self.start(machine);
@@ -166,6 +168,7 @@ impl World {
         self.schedule(Duration::ZERO, Event::Client(0, client::Event::Next));
         self.wait_for("the last reads do not end", |world| world.clients.iter().all(client::Client::is_done));
         self.quiet();
+        self.compare_history();
         self.judge();
     }
 

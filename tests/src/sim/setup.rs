@@ -33,6 +33,10 @@ pub struct Setup {
     pub replica: Config,
     /// A silent node is lost after this time.
     pub failure_timeout: Duration,
+    /// Coordinators that run all the time.
+    pub coordinators: usize,
+    /// A leader that nothing was seen of for so long is replaced.
+    pub leader_lease: Duration,
     /// What the disks are.
     pub disk: DiskKind,
     /// The least and greatest time of a batch on a disk, in microseconds.
@@ -97,6 +101,8 @@ impl Setup {
             fixed_reads: if r.random_bool(0.5) { r.random_range(0.0..0.9) } else { 0.0 },
             deletions: if collects_tombstones { r.random_range(0.1..0.5) } else { r.random_range(0.0..0.3) },
             failure_timeout,
+            coordinators: *[1, 1, 2, 3, 3].choose(r).expect("not empty"),
+            leader_lease: millis(r, 300, 2_000),
             disk: if r.random_bool(0.1) { DiskKind::Redb } else { DiskKind::Model },
             disk_micros: span(r, 50, 3_000),
             delay_micros: span(r, 20, 3_000),

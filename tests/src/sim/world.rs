@@ -12,7 +12,7 @@ use std::{
 
 use craq_client::check::history::Op;
 use craq_node::replica::event::{Input, LinkId};
-use craq_proto::{Seq, View};
+use craq_proto::{Seq, Term, View};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
@@ -120,6 +120,8 @@ pub(super) struct World {
     pub(super) machines: Vec<Machine>,
     pub(super) coordinators: Vec<Coordinator>,
     pub(super) storage: ObjectStorage,
+    /// Who has claimed each term.
+    pub(super) terms: BTreeMap<Term, usize>,
     pub(super) clients: Vec<Client>,
     pub(super) network: Network,
     pub(super) pipes: BTreeMap<u64, Pipe>,
@@ -179,8 +181,10 @@ impl World {
             invariants: Invariants::new(&setup.replica),
             now: At(0),
             machines,
-            coordinators: (0..2).map(|_| Coordinator::new(Clock::new(0, 0))).collect(),
+            // One more than run all the time.
+            coordinators: (0..=setup.coordinators).map(|_| Coordinator::new(Clock::new(0, 0))).collect(),
             storage: ObjectStorage::new(),
+            terms: BTreeMap::new(),
             clients,
             network,
             pipes: BTreeMap::new(),

@@ -52,7 +52,8 @@ pub(crate) fn shipped() -> (TempDir, PathBuf) {
 async fn the_playground_checks_itself() {
     let _turn = turn().await;
     let (_dir, craq) = shipped();
-    for flags in [&["playground", "--once"][..], &["playground", "--once", "--nodes", "5"][..]] {
+    let three = ["playground", "--once", "--coordinators", "3"];
+    for flags in [&["playground", "--once"][..], &["playground", "--once", "--nodes", "5"], &three] {
         let output = Command::new(&craq).args(flags).output().unwrap();
         let text = stdout(&output);
         assert!(text.contains("head") && text.contains("tail") && text.contains("read it at each"), "{text}");

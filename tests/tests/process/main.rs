@@ -15,6 +15,7 @@ mod coordinator;
 mod disk;
 mod hostile;
 mod kills;
+mod leaders;
 mod limits;
 mod membership;
 mod nemesis;

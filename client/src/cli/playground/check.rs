@@ -13,10 +13,9 @@ const WHOLE_TIMEOUT: Duration = Duration::from_secs(60);
 const KEY: &str = "playground";
 const VALUE: &str = "hello from craq";
 
-/// Checks a cluster; `processes` are the coordinator and the nodes, in the order in which they were started.
-pub(super) async fn check(processes: &[Summary]) -> anyhow::Result<()> {
-    let (coordinator, nodes) = processes.split_first().context("no process was started")?;
-    let client = Client::connect([coordinator.address.as_str()]).await?;
+/// Checks a cluster.
+pub(super) async fn check(coordinators: &[Summary], nodes: &[Summary]) -> anyhow::Result<()> {
+    let client = Client::connect(coordinators.iter().map(|coordinator| coordinator.address.as_str())).await?;
     let whole = |view: &View| {
         let here = |address: &str| nodes.iter().any(|node| node.address == address);
         view.members.len() == nodes.len() && view.members.iter().all(|m| m.in_sync && here(&m.address))
@@ -35,16 +34,17 @@ pub(super) async fn check(processes: &[Summary]) -> anyhow::Result<()> {
         let as_written = read.value.as_deref() == Some(VALUE.as_bytes()) && read.version == written.version;
         ensure!(as_written, "{} does not have what was written: {read:?}", node.address);
     }
-    tell(&client, coordinator, nodes).await
+    tell(&client, coordinators, nodes).await
 }
 
-async fn tell(client: &Client, coordinator: &Summary, nodes: &[Summary]) -> anyhow::Result<()> {
+async fn tell(client: &Client, coordinators: &[Summary], nodes: &[Summary]) -> anyhow::Result<()> {
     let mut output = Output::for_people();
     status::table(&mut output, &client.status(&Options::new()).await?)?;
     output.line(format!("Wrote the key {KEY:?} and read it at each of the {} nodes.", nodes.len()))?;
     output.line("\nTry next, from another terminal:")?;
     let craq = std::env::args().next().unwrap_or_else(|| "craq".to_owned());
-    let craq = format!("{craq} -c {}", coordinator.address);
+    let addresses: Vec<&str> = coordinators.iter().map(|coordinator| coordinator.address.as_str()).collect();
+    let craq = format!("{craq} -c {}", addresses.join(","));
     let mut step = |command: String, what: &str| output.line(format!("  {command:<58} # {what}"));
     step(format!("{craq} write hello world"), "write a key")?;
     step(format!("{craq} read hello"), "read it from any replica")?;
@@ -53,6 +53,10 @@ async fn tell(client: &Client, coordinator: &Summary, nodes: &[Summary]) -> anyh
     }
     step(format!("{craq} list"), "all keys and values")?;
     step(format!("{craq} status"), "who makes up the chain")?;
+    step(format!("{craq} topology history"), "who made it up before, and why")?;
+    if let [_, _, ..] = coordinators {
+        step(format!("{craq} coordinator list"), "which coordinator leads; kill it, and another one does")?;
+    }
     if let [node, _, ..] = nodes {
         step(format!("kill -9 {}", node.pid), "a node dies: the chain goes on without it")?;
     }

@@ -44,14 +44,22 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
 
 async fn serve(args: &PlaygroundArgs, place: &Place, cluster: &mut Cluster) -> anyhow::Result<()> {
     let (coordinator, node) = (beside("craq-coordinator")?, beside("craq-node")?);
-    eprintln!("starting a coordinator and {} nodes, data in {}", args.nodes, place.directory.display());
-    cluster.start_coordinator(&coordinator, &place.directory).await?;
+    let coordinators = if args.coordinators == 1 {
+        "a coordinator".to_owned()
+    } else {
+        format!("{} coordinators", args.coordinators)
+    };
+    eprintln!("starting {coordinators} and {} nodes, data in {}", args.nodes, place.directory.display());
+    for _ in 0..args.coordinators {
+        cluster.start_coordinator(&coordinator, &place.directory).await?;
+    }
     for number in 1..=args.nodes {
         cluster.start_node(&node, number, &place.directory, args.store.as_str()).await?;
     }
-    let processes: Vec<_> = cluster.iter().map(Process::summary).collect();
+    let summaries = |processes: &[Process]| processes.iter().map(Process::summary).collect::<Vec<_>>();
+    let (coordinators, nodes) = (summaries(&cluster.coordinators), summaries(&cluster.nodes));
     tokio::select! {
-        checked = Box::pin(check::check(&processes)) => checked?,
+        checked = Box::pin(check::check(&coordinators, &nodes)) => checked?,
         died = cluster.died() => bail!(died),
     }
     if args.once {
@@ -111,7 +119,7 @@ impl Place {
 /// The children.
 #[derive(Default)]
 pub(super) struct Cluster {
-    coordinator: Option<Process>,
+    coordinators: Vec<Process>,
     nodes: Vec<Process>,
 }
 
@@ -119,7 +127,11 @@ impl Cluster {
     pub(super) async fn start_coordinator(&mut self, program: &Path, directory: &Path) -> anyhow::Result<()> {
         let data = directory.join("coordinator");
         let args = ["--listen".as_ref(), "127.0.0.1:0".as_ref(), "--data".as_ref(), data.as_os_str()];
-        self.coordinator = Some(Process::start("coordinator", program, &args, directory).await?);
+        let name = match self.coordinators.len() {
+            0 => "coordinator".to_owned(),
+            others => format!("coordinator-{}", others + 1),
+        };
+        self.coordinators.push(Process::start(&name, program, &args, directory).await?);
         Ok(())
     }
 
@@ -132,7 +144,7 @@ impl Cluster {
     ) -> anyhow::Result<()> {
         let name = format!("node-{number}");
         let file = directory.join(format!("{name}.{store}"));
-        let coordinator = self.coordinator_address();
+        let coordinator = self.coordinator_addresses();
         let args = [
             "--listen".as_ref(),
             "127.0.0.1:0".as_ref(),
@@ -147,14 +159,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// The coordinator first.
-    fn iter(&self) -> impl Iterator<Item = &Process> {
-        self.coordinator.iter().chain(&self.nodes)
-    }
-
-    /// Where the coordinator is reached; empty if there is none.
-    pub(super) fn coordinator_address(&self) -> &str {
-        self.coordinator.as_ref().map(Process::address).unwrap_or_default()
+    /// Where the coordinators are reached, separated by commas.
+    pub(super) fn coordinator_addresses(&self) -> String {
+        self.coordinators.iter().map(Process::address).collect::<Vec<_>>().join(",")
     }
 
     /// The nodes' process ids, in the order of their start.
@@ -165,7 +172,7 @@ impl Cluster {
     /// Returns when a child has ended that was not asked to, with what it said last. That child is let go of.
     pub(super) async fn died(&mut self) -> String {
         let children: Vec<_> =
-            self.coordinator.iter_mut().chain(&mut self.nodes).filter(|child| child.is_running()).collect();
+            self.coordinators.iter_mut().chain(&mut self.nodes).filter(|child| child.is_running()).collect();
         if children.is_empty() {
             return std::future::pending().await;
         }
@@ -173,16 +180,14 @@ impl Cluster {
         died
     }
 
-    /// The nodes first: they leave their chain in good order as long as the coordinator is there.
+    /// The nodes first: they leave their chain in good order as long as a coordinator is there.
     pub(super) async fn stop(&mut self) {
         join_all(self.nodes.iter_mut().map(Process::stop)).await;
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.stop().await;
-        }
+        join_all(self.coordinators.iter_mut().map(Process::stop)).await;
     }
 
     fn kill(&mut self) {
-        for child in self.coordinator.iter_mut().chain(&mut self.nodes) {
+        for child in self.coordinators.iter_mut().chain(&mut self.nodes) {
             child.kill();
         }
     }

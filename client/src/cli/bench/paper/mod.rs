@@ -95,7 +95,7 @@ async fn chain(
     for number in 1..=nodes {
         cluster.start_node(&beside("craq-node")?, number, directory, store).await?;
     }
-    let coordinator = cluster.coordinator_address().to_owned();
+    let coordinator = cluster.coordinator_addresses();
     let client = Client::connect([coordinator.as_str()]).await?;
     let whole = |view: &View| {
         view.members.len() == usize::from(nodes) && view.members.iter().all(|member| member.in_sync)

@@ -29,6 +29,13 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that are kept at most; heads are few.
 const CHANNELS_MAX: usize = 64;
 
+/// What the other side itself has said, without the headers of its connection; none: the connection failed.
+pub(crate) fn own_words(status: &Status) -> Option<Status> {
+    let details = status.details();
+    (!details.is_empty())
+        .then(|| Status::with_details(status.code(), status.message(), details.to_vec().into()))
+}
+
 /// The connections to heads and leaders, by address.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarder {
@@ -53,11 +60,10 @@ impl Forwarder {
         };
         match timeout(WRITE_TIMEOUT, client.write(request)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            // The head itself said so: its words, without the headers of its connection.
-            Ok(Err(status)) if !status.details().is_empty() => {
-                Err(Status::with_details(status.code(), status.message(), status.details().to_vec().into()))
-            }
             Ok(Err(status)) => {
+                if let Some(said) = own_words(&status) {
+                    return Err(said);
+                }
                 self.forget(&head);
                 let error = CallError::from_status(&status);
                 if error.kind.is_certain() { Err(error.to_status()) } else { Err(unknown(&error.message)) }
@@ -69,7 +75,7 @@ impl Forwarder {
         }
     }
 
-    /// The coordinator at this address. What is sent there once is not handed on from there.
+    /// The coordinator at this address.
     pub(crate) async fn leader(&self, address: &str) -> Result<CoordinatorClient<Channel>, Status> {
         let channel = self.channel(address).await.map_err(|error| {
             CallError::unavailable(format!("the leader at {address} is not reached: {error}")).to_status()

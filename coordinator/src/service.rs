@@ -18,7 +18,7 @@ use crate::{
     cluster::StreamId,
     convert,
     driver::{Command, Handle, Stopping, Told, Turned, Views},
-    forward::{Forwarder, WRITE_TIMEOUT},
+    forward::{Forwarder, WRITE_TIMEOUT, own_words},
 };
 
 /// A node that opens a stream says who it is within this time.
@@ -122,26 +122,17 @@ impl Service {
         let client = self.forwarder.leader(&leader).await?;
         let mut request = Request::new(came.message);
         request.metadata_mut().insert(HANDED_ON, MetadataValue::from_static("1"));
-        match timeout(WRITE_TIMEOUT, call(client, request)).await {
-            Ok(Ok(reply)) => Ok(Response::new(reply.into_inner())),
-            // The leader itself said so: its words, without the headers of its connection.
-            Ok(Err(status)) if !status.details().is_empty() => {
-                Err(Status::with_details(status.code(), status.message(), status.details().to_vec().into()))
-            }
-            failed => {
-                self.forwarder.forget(&leader);
-                let why = failed.map_or_else(
-                    |_| "it does not answer".to_owned(),
-                    |reply| match reply {
-                        Ok(_) => String::new(),
-                        Err(status) => status.message().to_owned(),
-                    },
-                );
-                let text =
-                    format!("it was sent to the leader at {leader}, and its outcome is unknown: {why}");
-                Err(CallError::new(ErrorKind::OutcomeUnknown, text).to_status())
-            }
-        }
+        let why = match timeout(WRITE_TIMEOUT, call(client, request)).await {
+            Ok(Ok(reply)) => return Ok(Response::new(reply.into_inner())),
+            Ok(Err(status)) => match own_words(&status) {
+                Some(said) => return Err(said),
+                None => status.message().to_owned(),
+            },
+            Err(_) => "it does not answer".to_owned(),
+        };
+        self.forwarder.forget(&leader);
+        let text = format!("it was sent to the leader at {leader}, and its outcome is unknown: {why}");
+        Err(CallError::new(ErrorKind::OutcomeUnknown, text).to_status())
     }
 
     async fn leadership(&self) -> Result<wire::GetLeadershipReply, Status> {

@@ -291,12 +291,12 @@ impl Driver {
         if self.cluster.is_none() {
             self.publish_read(&log);
         }
-        let views: Vec<View> = log.views().cloned().collect();
+        let reloaded: Option<Vec<View>> = (job == Job::Reload).then(|| log.views().cloned().collect());
         self.store = Store::Idle(log);
-        self.tell(&job, sent, written, &views);
-        match job {
-            Job::Append(view) if written == Written::Won => self.step(Input::Persisted { view }),
-            Job::Reload if written == Written::Won => self.step(Input::Superseded { views }),
+        self.tell(&job, sent, written);
+        match (job, reloaded) {
+            (Job::Append(view), _) if written == Written::Won => self.step(Input::Persisted { view }),
+            (_, Some(views)) if written == Written::Won => self.step(Input::Superseded { views }),
             _ => {}
         }
         self.next_job();
@@ -304,7 +304,7 @@ impl Driver {
     }
 
     /// Tells the leadership what the log has done.
-    fn tell(&mut self, job: &Job, sent: Time, written: Written, views: &[View]) {
+    fn tell(&mut self, job: &Job, sent: Time, written: Written) {
         let job = match job {
             Job::Look | Job::Reload => leadership::Job::Look,
             Job::Claim { .. } => leadership::Job::Claim,
@@ -316,17 +316,17 @@ impl Driver {
         let mut outputs = Vec::new();
         let input = leadership::Input::Done { job, sent, written, seen: self.seen.clone() };
         self.leadership.step(clock::now(), input, &mut outputs);
-        self.obey(outputs, views);
+        self.obey(outputs);
     }
 
     /// Steps the leadership on anything but an operation of the log.
     fn lead(&mut self, input: leadership::Input) {
         let mut outputs = Vec::new();
         self.leadership.step(clock::now(), input, &mut outputs);
-        self.obey(outputs, &[]);
+        self.obey(outputs);
     }
 
-    fn obey(&mut self, outputs: Vec<leadership::Output>, views: &[View]) {
+    fn obey(&mut self, outputs: Vec<leadership::Output>) {
         use leadership::Output;
         for output in outputs {
             // Before what the cluster wants: without the leadership it comes to nothing.
@@ -338,7 +338,9 @@ impl Driver {
                 Output::Prune { below } => self.jobs.push_back(Job::Prune { below, history: self.history }),
                 Output::Lead { term } => {
                     tracing::info!(%term, "leads from now on");
-                    self.cluster = Some(Cluster::new(clock::now(), self.timing, views.to_vec()));
+                    // All that the log has was published when the claim was done.
+                    let views = self.views.borrow().values().cloned().collect();
+                    self.cluster = Some(Cluster::new(clock::now(), self.timing, views));
                 }
                 Output::Follow { why } => self.follow(&why),
             }

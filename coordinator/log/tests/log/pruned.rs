@@ -2,18 +2,10 @@
 
 use std::time::Duration;
 
-use craq_log::{KEPT, Log, Written, faulty::Trouble, history};
+use craq_log::{KEPT, Written, faulty::Trouble, history};
 use craq_proto::{Epoch, Term};
 
-use super::support::{faulty, open, soon, view};
-
-const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
-
-async fn renew(log: &mut Log, times: usize) {
-    for _ in 0..times {
-        assert_eq!(log.renew(soon()).await.unwrap(), Written::Won);
-    }
-}
+use super::support::{MONTH, faulty, open, prune_all, renew, sleeper, soon, view};
 
 #[tokio::test]
 async fn ten_thousand_renewals_leave_few_objects_and_every_view() {
@@ -53,10 +45,6 @@ async fn who_has_slept_while_records_were_removed_reads_anew() {
     assert_eq!((sleeper.seen(), sleeper.views().count()), (log.seen(), 1));
 }
 
-async fn prune_all(log: &mut Log) {
-    while log.prune(log.seen().records, MONTH).await.unwrap() > 0 {}
-}
-
 /// A number was removed. Whoever slept meanwhile makes it again, and believes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_removed_number_that_is_made_again_counts_for_nobody() {
@@ -90,15 +78,7 @@ async fn a_removed_number_that_is_made_again_counts_for_nobody() {
 
 #[tokio::test]
 async fn a_sleeper_that_creates_a_removed_number_has_lost() {
-    let (_, of_log) = faulty();
-    let (mut old, mut new) = (open(&of_log, 1).await, open(&of_log, 2).await);
-    assert_eq!(old.claim(soon()).await.unwrap(), Written::Won);
-    new.catch_up().await.unwrap();
-    assert_eq!(new.claim(soon()).await.unwrap(), Written::Won);
-    let mut newer = open(&of_log, 3).await;
-    assert_eq!(newer.claim(soon()).await.unwrap(), Written::Won);
-    renew(&mut newer, 100).await;
-    prune_all(&mut newer).await;
-    assert_eq!(old.append(view("default", 1, 1), soon()).await.unwrap(), Written::Lost);
+    let (old, written) = sleeper().await;
+    assert_eq!(written, Written::Lost);
     assert_eq!((old.seen().term, old.views().count()), (Term(3), 0));
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use craq_log::{Holder, Location, Log, Store, faulty::Faulty};
+use craq_log::{Holder, Location, Log, Store, Written, faulty::Faulty};
 use craq_proto::{Epoch, HolderId, Incarnation, Member, NodeId, View};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -46,6 +46,33 @@ pub(crate) fn view(chain: &str, epoch: u64, author: u128) -> View {
         rebuilt_in: Epoch::ZERO,
         reason: format!("by {author}"),
     }
+}
+
+pub(crate) const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+pub(crate) async fn renew(log: &mut Log, times: usize) {
+    for _ in 0..times {
+        assert_eq!(log.renew(soon()).await.unwrap(), Written::Won);
+    }
+}
+
+pub(crate) async fn prune_all(log: &mut Log) {
+    while log.prune(log.seen().records, MONTH).await.unwrap() > 0 {}
+}
+
+/// Who slept while its number was taken, and removed again, writes a view under it: its log, and what it was told.
+pub(crate) async fn sleeper() -> (Log, Written) {
+    let (_, of_log) = faulty();
+    let (mut old, mut new) = (open(&of_log, 1).await, open(&of_log, 2).await);
+    assert_eq!(old.claim(soon()).await.unwrap(), Written::Won);
+    new.catch_up().await.unwrap();
+    assert_eq!(new.claim(soon()).await.unwrap(), Written::Won);
+    let mut newer = open(&of_log, 3).await;
+    assert_eq!(newer.claim(soon()).await.unwrap(), Written::Won);
+    renew(&mut newer, 100).await;
+    prune_all(&mut newer).await;
+    let written = old.append(view("default", 1, 1), soon()).await.unwrap();
+    (old, written)
 }
 
 /// Logs in a directory, made by hand.

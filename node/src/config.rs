@@ -1,6 +1,6 @@
 //! What a node is told when it starts: flags, the `CRAQ_*` variables behind them, and which combinations can work.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use craq_proto::{
@@ -86,6 +86,10 @@ pub struct Config {
     /// Longest value, like 1MiB. The same at all nodes; at most 3MiB.
     #[arg(long, env = "CRAQ_VALUE_BYTES_MAX", default_value = "1MiB", value_parser = bytes, value_name = "SIZE")]
     pub value_bytes_max: usize,
+    /// Nodes that are brought up are sent at most so many bytes a second by this node, like 20MiB, so that clients' calls
+    /// keep their share [default: as fast as it goes].
+    #[arg(long, env = "CRAQ_TRANSFER_RATE", value_parser = rate, value_name = "SIZE")]
+    pub transfer_rate: Option<NonZeroUsize>,
     /// Most requests of clients in flight at once; more are refused.
     #[arg(long, env = "CRAQ_REQUESTS_MAX", default_value_t = 4096, value_name = "N")]
     pub requests_max: usize,
@@ -114,6 +118,7 @@ impl Default for Config {
             lease: Duration::from_millis(350),
             ping_interval: Duration::from_millis(80),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
+            transfer_rate: None,
             requests_max: 4096,
             worker_threads: None,
             log_format: LogFormat::Plain,
@@ -223,6 +228,10 @@ fn bytes(text: &str) -> Result<usize, String> {
     number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
 }
 
+fn rate(text: &str) -> Result<NonZeroUsize, String> {
+    NonZeroUsize::new(bytes(text)?).ok_or_else(|| "nothing would ever arrive".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -282,6 +291,11 @@ mod tests {
         assert!(parse(&["--first", "--after", "00000000-0000-0000-0000-000000000001"]).is_err());
         assert!(parse(&["--lease", "fast"]).is_err());
         assert!(parse(&["--cache-size", "1XB"]).is_err());
+        assert!(parse(&["--transfer-rate", "0MiB"]).is_err());
+        assert_eq!(
+            parse(&["--transfer-rate", "2KiB"]).unwrap().transfer_rate.map(NonZeroUsize::get),
+            Some(2048)
+        );
         assert!(
             parse(&["--value-bytes-max", "3MiB"]).unwrap().check().is_ok(),
             "the ceiling itself is allowed"

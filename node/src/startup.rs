@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock,
     config::{Config, StoreKind},
-    driver::{self, Parts},
+    driver::{self, Pace, Parts},
     error::NodeError,
     fatal,
     heartbeat::{Heartbeat, Signals},
@@ -111,11 +111,13 @@ pub async fn run(config: Config, backend: Arc<dyn Backend>) -> Result<(), NodeEr
     let signals = Arc::new(Signals::default());
     let peers = Arc::new(Peers::new(Arc::clone(&me), config.lease, Reach::new(signals.alarm())));
     let writer = Arc::new(Writer::start(store.backend(), |error| fatal::exit(&error.into())));
+    let pace = Arc::new(Pace::new(config.transfer_rate));
     let recent = recent_bytes(&config) / loaded.len().max(1);
     let chains = loaded.into_iter().map(|(id, replica, chain_store)| {
         let parts = Parts {
             peers: Arc::clone(&peers),
             writer: Arc::clone(&writer),
+            pace: Arc::clone(&pace),
             signals: Arc::clone(&signals),
             node: me.node,
         };

@@ -7,6 +7,7 @@
 
 mod counts;
 mod observe;
+mod pace;
 mod turn;
 
 use std::sync::{
@@ -17,6 +18,8 @@ use std::sync::{
 use craq_proto::{CallError, ChainId, Epoch, Incarnation, NodeId, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::pace::Pace;
 
 use crate::{
     clock,
@@ -102,6 +105,8 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<Peers>,
     /// To write to the store.
     pub(crate) writer: Arc<Writer>,
+    /// How fast nodes are brought up.
+    pub(crate) pace: Arc<Pace>,
     /// To reach the heartbeat.
     pub(crate) signals: Arc<Signals>,
     /// Who this node is.

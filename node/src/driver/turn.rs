@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use craq_proto::{Epoch, View};
+use craq_proto::{Epoch, Row, Seq, View};
 use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Chain, Event, Line, Parts, Waiter, observe::Observer};
@@ -150,11 +150,7 @@ impl Driver {
             Output::Send { link, epoch, message } => self.send(link, epoch, message),
             Output::CloseLink { link } => self.forget_line(link),
             Output::ReadLog { link, after, up_to, bytes_max } => {
-                let chain = Arc::clone(&self.chain);
-                tokio::task::spawn_blocking(move || match chain.store.read_log(after, up_to, bytes_max) {
-                    Ok((rows, through)) => chain.note(Input::LogRead { link, rows, through }),
-                    Err(error) => fatal::exit(&error.into()),
-                });
+                self.read_log(link, after, up_to, bytes_max);
             }
             Output::Ping { to, epoch } => self.parts.peers.ping(&self.chain, to, epoch),
             Output::Release { to, epoch } => self.parts.peers.release(&self.chain, to, epoch),
@@ -180,6 +176,25 @@ impl Driver {
         let chain = Arc::clone(&self.chain);
         let done = move || chain.note(Input::Persisted { id });
         self.parts.writer.submit(&self.chain.store, write, Box::new(done));
+    }
+
+    /// Reads a piece for a node that is brought up, when it is time for it.
+    fn read_log(&self, link: LinkId, after: Seq, up_to: Seq, bytes_max: usize) {
+        let (chain, pace) = (Arc::clone(&self.chain), Arc::clone(&self.parts.pace));
+        let wait = pace.wait(clock::now());
+        let read = move || match chain.store.read_log(after, up_to, bytes_max) {
+            Ok((rows, through)) => {
+                pace.count(clock::now(), rows.iter().map(Row::weight).sum());
+                chain.note(Input::LogRead { link, rows, through });
+            }
+            Err(error) => fatal::exit(&error.into()),
+        };
+        tokio::spawn(async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            tokio::task::spawn_blocking(read);
+        });
     }
 
     fn open_link(&mut self, opening: Opening) {

@@ -121,6 +121,24 @@ async fn a_join_needs_no_memory_for_the_data() {
     assert!(learner < before + allowed, "the learner has {learner} MiB, the source began with {before}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_goes_no_faster_than_it_may() {
+    let _turn = turn().await;
+    let mut cluster = cluster().nodes(1).node_flags(&["--transfer-rate", "2MiB"]).start().await;
+    let client = cluster.client().await;
+    let megabytes = 6;
+    fill(&client, 0..megabytes * 4, 256 * 1024).await;
+    let spec = cluster.new_spec();
+    let joining = cluster.add(spec);
+    cluster.start_node(joining);
+    let from = std::time::Instant::now();
+    cluster.whole().await;
+    // Each megabyte but the last one is waited for.
+    let least = Duration::from_millis(500) * (megabytes as u32 - 1);
+    assert!(from.elapsed() >= least, "{megabytes} MiB came in {:?}", from.elapsed());
+    assert!(cluster.replica(joining).await.transfer_bytes >= megabytes as u64 * 1024 * 1024);
+}
+
 /// The most memory that a process has had, in MiB.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");

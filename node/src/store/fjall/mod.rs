@@ -40,8 +40,9 @@ use super::{Backend, Batch, Change, Snapshot, StoreError, Table, backend::Visit}
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 /// How large the journals may grow before a flush is asked for, in bytes. One journal has 64 MiB.
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// One thread flushes while the others compact.
-const THREADS_MIN: usize = 2;
+/// One thread flushes while the others compact. Of two, the first would spin while the second compacts: it puts back whatever is
+/// to be compacted, and gets it again.
+const THREADS_MIN: usize = 3;
 const THREADS_MAX: usize = 4;
 /// How many keys of cleared tables a batch takes along.
 const PURGED_KEYS: usize = 512;

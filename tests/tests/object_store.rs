@@ -135,6 +135,36 @@ async fn a_store_that_ignores_the_condition_is_refused_in_clear_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lets_two_creations_win_is_refused_in_clear_words() {
+    let s3 = S3::start(false).await;
+    // The first two are one after the other; of those that meet, the second does not see the first.
+    s3.expect([Fault::None, Fault::None, Fault::None, Fault::Unconditional]);
+    let refused = probe(&store(&s3.endpoint, "any")).await.unwrap_err();
+    assert!(matches!(refused, ProbeError::NotAtomic(2)), "{refused}");
+    assert!(refused.to_string().contains("are not atomic"), "{refused}");
+    assert_eq!(s3.names(), Vec::<String>::new(), "the probe has left something behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sound_store_is_not_refused_for_a_bad_moment() {
+    let s3 = S3::start(false).await;
+    let store = store(&s3.endpoint, "any");
+    for fault in [Fault::DoneThen500, Fault::Refused500, Fault::DoneThenSilence, Fault::Conflict] {
+        // The first creation, the one that is to be refused, one of those that meet.
+        for after in 0..=2 {
+            s3.expect(std::iter::repeat_n(Fault::None, after).chain([fault]));
+            let judged = probe(&store).await;
+            assert!(judged.is_ok(), "{fault:?} after {after} creations: {}", judged.unwrap_err());
+        }
+        // All that meet.
+        s3.expect([Fault::None; 2].into_iter().chain([fault; 8]));
+        let judged = probe(&store).await;
+        assert!(judged.is_ok(), "{fault:?} for all that meet: {}", judged.unwrap_err());
+        s3.expect_nothing();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_is_said_to_be_one() {
     let s3 = S3::start(false).await;
     let store = store(&s3.endpoint, "out");

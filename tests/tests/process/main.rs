@@ -26,4 +26,5 @@ mod restarts;
 mod sessions;
 mod stops;
 mod support;
+mod terms;
 mod transfer;

@@ -1,9 +1,14 @@
-//! Does a node refuse a coordinator that led once, whose term is over, and does it remember that when it starts again?
+//! Does a node find the coordinator that leads at once, and refuse one whose term is over, even after a restart?
 
-use std::sync::Arc;
+use std::{
+    net::TcpListener,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use craq_proto::{
-    ClusterId, Epoch, Incarnation, Member, NodeId, View,
+    CallError, ClusterId, Epoch, Incarnation, Member, NodeId, View,
     convert::Header,
     wire::{self, coordinator_message::Body, coordinator_server as server},
 };
@@ -29,6 +34,8 @@ struct Pretender {
 struct Claim {
     term: u64,
     epoch: u64,
+    /// So many registrations are turned away before.
+    turns_away: usize,
     /// How many nodes have hung up since.
     hung_up: usize,
 }
@@ -37,8 +44,15 @@ struct Claim {
 struct Face(Arc<Pretender>);
 
 impl Face {
+    fn serve(address: &str) -> Self {
+        let face = Self(Arc::new(Pretender { cluster: Uuid::new_v4(), ..Pretender::default() }));
+        let serving = Server::builder().add_service(server::CoordinatorServer::new(face.clone()));
+        tokio::spawn(serving.serve(address.parse().unwrap()));
+        face
+    }
+
     fn claim(&self, term: u64, epoch: u64) {
-        *self.0.claim.lock() = Claim { term, epoch, hung_up: 0 };
+        *self.0.claim.lock() = Claim { term, epoch, ..Claim::default() };
     }
 
     /// Waits until a node has heard the claim and hung up.
@@ -94,7 +108,11 @@ impl server::Coordinator for Face {
         let first = incoming.message().await?.unwrap();
         let node = Header::try_from(first.header).unwrap();
         let Some(wire::node_message::Body::Register(register)) = first.body else { return untold() };
-        let Claim { term, epoch, .. } = *self.0.claim.lock();
+        let Claim { term, epoch, turns_away, .. } = *self.0.claim.lock();
+        if turns_away > 0 {
+            self.0.claim.lock().turns_away -= 1;
+            return Err(CallError::not_leader(None).to_status());
+        }
         let message = |body| wire::CoordinatorMessage { header: Some(self.header()), body: Some(body), term };
         let views = vec![view(epoch, &node, register.address)];
         let says = [
@@ -179,6 +197,14 @@ impl server::Coordinator for Face {
     }
 }
 
+fn start(node: &str, coordinators: &str, dir: &Path) -> Child {
+    let file = dir.join("node").display().to_string();
+    let arguments = ["-a", node, "-c", coordinators, "-f", &file].map(str::to_owned);
+    let child = Child::spawn("node", &[], &binaries().node, &arguments);
+    assert_eq!(child.listening(), node);
+    child
+}
+
 async fn has_epoch(node: &str, epoch: u64) {
     wait_for("the view", PATIENCE, async || {
         let replica = ask::replica(node).await?;
@@ -191,17 +217,9 @@ async fn has_epoch(node: &str, epoch: u64) {
 async fn a_node_takes_nothing_from_a_leader_of_an_older_term_even_after_a_restart() {
     let _turn = turn().await;
     let (dir, coordinator, node) = (tempfile::tempdir().unwrap(), free_address(), free_address());
-    let face = Face(Arc::new(Pretender { cluster: Uuid::new_v4(), ..Pretender::default() }));
+    let face = Face::serve(&coordinator);
     face.claim(5, 1);
-    let serving = Server::builder().add_service(server::CoordinatorServer::new(face.clone()));
-    tokio::spawn(serving.serve(coordinator.parse().unwrap()));
-    let file = dir.path().join("node").display().to_string();
-    let arguments = ["-a", &node, "-c", &coordinator, "-f", &file].map(str::to_owned);
-    let start = || {
-        let child = Child::spawn("node", &[], &binaries().node, &arguments);
-        assert_eq!(child.listening(), node);
-        child
-    };
+    let start = || start(&node, &coordinator, dir.path());
 
     let mut process = start();
     has_epoch(&node, 1).await;
@@ -218,4 +236,22 @@ async fn a_node_takes_nothing_from_a_leader_of_an_older_term_even_after_a_restar
 
     face.claim(6, 2);
     has_epoch(&node, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_does_not_wait_for_a_coordinator_that_stands_still() {
+    let _turn = turn().await;
+    let (dir, coordinator, node) = (tempfile::tempdir().unwrap(), free_address(), free_address());
+    // It is connected to, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let both = format!("{},{coordinator}", silent.local_addr().unwrap());
+    let face = Face::serve(&coordinator);
+    face.claim(1, 1);
+    face.0.claim.lock().turns_away = 5;
+    let _process = start(&node, &both, dir.path());
+    let began = Instant::now();
+    has_epoch(&node, 1).await;
+    let took = began.elapsed();
+    // A new leader takes a member for lost that it has not heard of for a second.
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
 }

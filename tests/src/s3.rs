@@ -55,6 +55,7 @@ struct Inner {
     is_out: Mutex<bool>,
     requests: Mutex<Requests>,
     ignores_conditions: bool,
+    lists_all: Mutex<bool>,
 }
 
 /// The store. It ends with the runtime.
@@ -110,6 +111,11 @@ impl S3 {
     /// What the store was asked since this was last called.
     pub fn take_requests(&self) -> Requests {
         std::mem::take(&mut self.inner.requests.lock())
+    }
+
+    /// From now on lists begin at the beginning, wherever they are to begin: not every store knows that part.
+    pub fn list_all(&self) {
+        *self.inner.lists_all.lock() = true;
     }
 
     /// The names of all objects, without the bucket.
@@ -262,8 +268,8 @@ fn put(inner: &Arc<Inner>, request: Request) -> Option<Answer> {
 fn list(inner: &Inner, query: &BTreeMap<String, String>) -> Vec<u8> {
     let of = |name: &str| query.get(name).map_or("", String::as_str);
     let objects = inner.objects.lock();
-    let found =
-        objects.iter().filter(|(key, _)| key.starts_with(of("prefix")) && key.as_str() > of("start-after"));
+    let after = if *inner.lists_all.lock() { "" } else { of("start-after") };
+    let found = objects.iter().filter(|(key, _)| key.starts_with(of("prefix")) && key.as_str() > after);
     let contents: String = found
         .map(|(key, body)| {
             let size = body.len();

@@ -217,8 +217,13 @@ fn wanted(header: Option<&wire::Header>) -> Result<Option<ChainId>, CallError> {
     }
 }
 
+/// Whether a caller who wants this chain, or all, wants this one.
+fn is_wanted(wanted: Option<&ChainId>, chain: &ChainId) -> bool {
+    wanted.is_none_or(|wanted| wanted == chain)
+}
+
 fn of_chain(views: &Views, wanted: Option<&ChainId>) -> Vec<wire::View> {
-    let views = views.values().filter(|view| wanted.is_none_or(|chain| view.chain == *chain));
+    let views = views.values().filter(|view| is_wanted(wanted, &view.chain));
     views.map(wire::View::from).collect()
 }
 
@@ -391,7 +396,7 @@ impl Coordinator for Service {
                 return self.hand_on(turned, came, ask).await;
             }
         };
-        let chains = status.chains.into_iter().filter(|c| wanted.as_ref().is_none_or(|w| c.chain == *w));
+        let chains = status.chains.into_iter().filter(|status| is_wanted(wanted.as_ref(), &status.chain));
         Ok(Response::new(wire::GetStatusReply {
             header: Some(self.signature().header_of(&[])),
             chains: chains.map(convert::chain_status).collect(),
@@ -463,7 +468,7 @@ impl Coordinator for Service {
         self.check(header)?;
         let entries = craq_log::history(&self.setup.store).await;
         let entries = entries.map_err(|error| CallError::unavailable(error.to_string()))?;
-        let entries = entries.into_iter().filter(move |e| wanted.as_ref().is_none_or(|w| e.view.chain == *w));
+        let entries = entries.into_iter().filter(move |entry| is_wanted(wanted.as_ref(), &entry.view.chain));
         Ok(Response::new(stream::iter(entries.map(convert::history_entry).map(Ok)).boxed()))
     }
 }

@@ -11,7 +11,7 @@ use craq_proto::{
     convert::{Header, uuid_bytes},
     wire::{self, coordinator_client::CoordinatorClient},
 };
-use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures::future::{join_all, select_all};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -82,6 +82,15 @@ pub(crate) struct Heartbeat {
     pub(crate) registered: watch::Sender<bool>,
 }
 
+/// What the log has already, so that it is not filled with it.
+#[derive(Debug, Default, Clone, Copy)]
+struct Said {
+    /// That this node is not registered.
+    is_alone: bool,
+    /// That a coordinator belongs to another cluster.
+    is_foreign: bool,
+}
+
 /// A registration that a coordinator has taken.
 struct Conversation {
     address: String,
@@ -93,49 +102,56 @@ impl Heartbeat {
     /// Keeps up the conversation, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
         tokio::spawn(Arc::clone(&self).fetch_views());
-        let mut wait = BACKOFF_FIRST;
-        let (mut is_news, mut is_foreign) = (true, false);
+        let (mut wait, mut said) = (BACKOFF_FIRST, Said::default());
         loop {
-            let began = clock::now();
-            let failures = match self.find_leader().await {
-                Ok(conversation) => {
-                    let address = conversation.address.clone();
-                    let ended = self.converse(conversation).await;
-                    ended.err().map(|status| (address, status)).into_iter().collect()
-                }
-                Err(failures) => failures,
-            };
+            let conversation = self.find_leader(said).await;
+            let (began, address) = (clock::now(), conversation.address.clone());
+            let ended = self.converse(conversation).await;
             if clock::now().since(began) >= REGISTER_TIMEOUT {
-                (wait, is_news) = (BACKOFF_FIRST, true);
+                (wait, said) = (BACKOFF_FIRST, Said::default());
             }
-            let mut is_any_foreign = false;
-            for (address, status) in failures {
-                is_any_foreign |= self.refuse_foreign(&address, &status, is_foreign);
-                let reason = peers::reason(&status);
-                if is_news {
-                    warn!(coordinator = address, reason, "not registered; this node serves on without");
-                } else {
-                    debug!(coordinator = address, reason, "still not registered");
-                }
+            if let Err(status) = ended {
+                self.complain(&mut said, &address, &status);
             }
-            (is_news, is_foreign) = (false, is_any_foreign);
             sleep(jittered(wait)).await;
-            wait = (wait * 2).min(COORDINATOR_BACKOFF_MAX);
+            wait = self.longer(wait);
         }
     }
 
-    /// Asks all coordinators at once, since one that stands still takes long to say nothing. Err: why each of them failed.
-    async fn find_leader(&self) -> Result<Conversation, Vec<(String, Status)>> {
-        let mut asked: FuturesUnordered<_> =
-            self.coordinators.iter().map(|address| self.register_at(address)).collect();
-        let mut failures = Vec::new();
-        while let Some(answer) = asked.next().await {
-            match answer {
-                Ok(conversation) => return Ok(conversation),
-                Err(failure) => failures.push(failure),
+    /// A new leader judges by its failure timeout who is gone: whoever is well must have found it before.
+    fn longer(&self, wait: Duration) -> Duration {
+        (wait * 2).min(COORDINATOR_BACKOFF_MAX).min(self.failure_timeout / 3)
+    }
+
+    /// Asks all coordinators at once, each again and again, until one takes the registration. Nobody waits for one that
+    /// stands still, which takes long to say nothing.
+    async fn find_leader(&self, said: Said) -> Conversation {
+        let asked = self.coordinators.iter().map(|address| Box::pin(self.ask(address, said)));
+        select_all(asked).await.0
+    }
+
+    /// Asks one coordinator until it takes the registration.
+    async fn ask(&self, address: &str, mut said: Said) -> Conversation {
+        let mut wait = BACKOFF_FIRST;
+        loop {
+            match self.register_at(address).await {
+                Ok(conversation) => return conversation,
+                Err((address, status)) => self.complain(&mut said, &address, &status),
             }
+            sleep(jittered(wait)).await;
+            wait = self.longer(wait);
         }
-        Err(failures)
+    }
+
+    fn complain(&self, said: &mut Said, address: &str, status: &Status) {
+        let is_foreign = self.refuse_foreign(address, status, said.is_foreign);
+        let reason = peers::reason(status);
+        if said.is_alone {
+            debug!(coordinator = address, reason, "still not registered");
+        } else {
+            warn!(coordinator = address, reason, "not registered; this node serves on without");
+        }
+        *said = Said { is_alone: true, is_foreign };
     }
 
     /// Registers with this coordinator, or with the one that it says leads.

@@ -47,7 +47,7 @@
 //! - An `Active` of an older epoch counts: a node becomes a member only after it has said, as a learner of a later epoch,
 //!   that it has caught up, and this took the place of what it had said before. (Of one that stays a member, it is true.)
 //! - [`Bug::StepDownFromAnswer`]: whoever leads a little too long loses the next number of the log. (Two leaders at once is
-//!   what the simulation would see, but the next slow answer ends the first one. A unit test of the leadership notices.)
+//!   what the simulation would see, but the next slow answer ends the first one. `coordinator/tests/planted.rs` notices.)
 //! - [`Bug::RetryNotFlagged`]: a head judges first attempts as it judges repeats, and a client knows by itself whether an
 //!   attempt was uncertain. The flag spares others than this client that knowledge.
 //! - A client's floor above what it may still repeat: the head refuses such a number, and the client says "unknown".

@@ -19,6 +19,10 @@ use tokio::{
 /// What becomes of a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// Nothing unusual.
+    None,
+    /// Done, though it is there already: what a store does that looks first and writes then, when two creations meet.
+    Unconditional,
     /// Done, and then 500.
     DoneThen500,
     /// Not done: 500.
@@ -31,12 +35,27 @@ pub enum Fault {
     Late(Duration),
 }
 
+/// How often the store was asked what, answered or not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Requests {
+    /// Creations.
+    pub puts: usize,
+    /// Objects read, or not there.
+    pub gets: usize,
+    /// Lists.
+    pub lists: usize,
+    /// Removals.
+    pub deletes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     faults: Mutex<VecDeque<Fault>>,
     is_out: Mutex<bool>,
+    requests: Mutex<Requests>,
     ignores_conditions: bool,
+    lists_all: Mutex<bool>,
 }
 
 /// The store. It ends with the runtime.
@@ -79,9 +98,24 @@ impl S3 {
         self.inner.faults.lock().extend(faults);
     }
 
+    /// No fault is to come any more.
+    pub fn expect_nothing(&self) {
+        self.inner.faults.lock().clear();
+    }
+
     /// Whether nothing is answered at all.
     pub fn out(&self, is_out: bool) {
         *self.inner.is_out.lock() = is_out;
+    }
+
+    /// What the store was asked since this was last called.
+    pub fn take_requests(&self) -> Requests {
+        std::mem::take(&mut self.inner.requests.lock())
+    }
+
+    /// From now on lists begin at the beginning, wherever they are to begin: not every store knows that part.
+    pub fn list_all(&self) {
+        *self.inner.lists_all.lock() = true;
     }
 
     /// The names of all objects, without the bucket.
@@ -165,6 +199,7 @@ fn error(status: u16, code: &str) -> Answer {
 
 /// None: silence.
 async fn answer(inner: &Arc<Inner>, request: Request) -> Option<Answer> {
+    count(inner, &request);
     if *inner.is_out.lock() {
         return None;
     }
@@ -184,9 +219,21 @@ async fn answer(inner: &Arc<Inner>, request: Request) -> Option<Answer> {
     }
 }
 
+fn count(inner: &Inner, request: &Request) {
+    let mut requests = inner.requests.lock();
+    let counter = match request.method.as_str() {
+        "PUT" => &mut requests.puts,
+        "DELETE" => &mut requests.deletes,
+        _ if request.key.is_empty() => &mut requests.lists,
+        _ => &mut requests.gets,
+    };
+    *counter += 1;
+}
+
 fn put(inner: &Arc<Inner>, request: Request) -> Option<Answer> {
     let Request { key, body, is_conditional, .. } = request;
-    let is_conditional = is_conditional && !inner.ignores_conditions;
+    let fault = inner.faults.lock().pop_front();
+    let is_conditional = is_conditional && !inner.ignores_conditions && fault != Some(Fault::Unconditional);
     let create = move |inner: &Inner| {
         let mut objects = inner.objects.lock();
         if is_conditional && objects.contains_key(&key) {
@@ -195,9 +242,8 @@ fn put(inner: &Arc<Inner>, request: Request) -> Option<Answer> {
         objects.insert(key, body);
         (200, "\"e\"".to_owned(), Vec::new())
     };
-    let fault = inner.faults.lock().pop_front();
     match fault {
-        None => Some(create(inner)),
+        None | Some(Fault::None | Fault::Unconditional) => Some(create(inner)),
         Some(Fault::DoneThen500) => {
             create(inner);
             Some(error(500, "InternalError"))
@@ -222,8 +268,8 @@ fn put(inner: &Arc<Inner>, request: Request) -> Option<Answer> {
 fn list(inner: &Inner, query: &BTreeMap<String, String>) -> Vec<u8> {
     let of = |name: &str| query.get(name).map_or("", String::as_str);
     let objects = inner.objects.lock();
-    let found =
-        objects.iter().filter(|(key, _)| key.starts_with(of("prefix")) && key.as_str() > of("start-after"));
+    let after = if *inner.lists_all.lock() { "" } else { of("start-after") };
+    let found = objects.iter().filter(|(key, _)| key.starts_with(of("prefix")) && key.as_str() > after);
     let contents: String = found
         .map(|(key, body)| {
             let size = body.len();

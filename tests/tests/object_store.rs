@@ -1,7 +1,25 @@
 //! Does the log hold on a store that speaks S3, by the client that is shipped, whatever the store does?
 //!
-//! `CRAQ_TEST_S3=http://localhost:5000` runs the first test against another store too, in the bucket `craq-test`, which must be
-//! there: `moto_server -p 5000 & curl -X PUT localhost:5000/craq-test`.
+//! `CRAQ_TEST_LOCATION` runs the first test on another store too, by the client that is shipped for it; the bucket must be there,
+//! and credentials come from the environment as they do for a coordinator. S3 by `moto`, from PyPI:
+//!
+//! ```sh
+//! moto_server -p 5000 & curl -X PUT localhost:5000/craq-test
+//! AWS_ACCESS_KEY_ID=key AWS_SECRET_ACCESS_KEY=secret CRAQ_TEST_LOCATION=s3://craq-test \
+//!     CRAQ_TEST_ENDPOINT=http://localhost:5000 cargo test -p craq-tests --test object_store
+//! ```
+//!
+//! Azure by `azurite` and `@azure/storage-blob`, from npm. With `CRAQ_TEST_ENDPOINT` too, and the account's variables instead of
+//! the first one, it is reached as another Azure would be:
+//!
+//! ```sh
+//! npx azurite-blob --inMemoryPersistence --skipApiVersionCheck --disableTelemetry &
+//! node -e "require('@azure/storage-blob').BlobServiceClient \
+//!     .fromConnectionString('UseDevelopmentStorage=true').createContainer('craq-test')"
+//! AZURE_STORAGE_USE_EMULATOR=true CRAQ_TEST_LOCATION=az://craq-test cargo test -p craq-tests --test object_store
+//! ```
+//!
+//! Google Cloud Storage (`gs://`) has no emulator that honours the condition of a creation.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how it fails")]
 
 use std::{sync::Arc, time::Duration};
@@ -61,11 +79,9 @@ fn view(epoch: u64) -> View {
 }
 
 /// Leads, is succeeded, and remembers.
-async fn lives(endpoint: &str) {
-    let prefix = format!("{}/a", Uuid::new_v4());
-    let store = store(endpoint, &prefix);
-    probe(&store).await.unwrap();
-    let (mut old, mut new) = (open(&store, 1).await, open(&store, 2).await);
+async fn lives(store: &Store) {
+    probe(store).await.unwrap();
+    let (mut old, mut new) = (open(store, 1).await, open(store, 2).await);
     assert_eq!(old.cluster(), new.cluster());
     assert_eq!(old.claim(soon()).await.unwrap(), Written::Won);
     for epoch in 1..=3 {
@@ -78,18 +94,23 @@ async fn lives(endpoint: &str) {
         assert_eq!(new.renew(soon()).await.unwrap(), Written::Won);
     }
     assert!(new.prune(40, Duration::from_secs(60)).await.unwrap() > 10);
-    let again = open(&store, 3).await;
+    let again = open(store, 3).await;
     assert_eq!((again.seen(), again.views().next()), (new.seen(), new.views().next()));
-    assert_eq!(history(&store).await.unwrap().len(), 3);
+    assert_eq!(history(store).await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaders_follow_each_other_on_a_store_that_speaks_s3() {
     let s3 = S3::start(false).await;
-    lives(&s3.endpoint).await;
+    lives(&store(&s3.endpoint, "a/b")).await;
     assert!(!s3.names().iter().any(|name| name.contains("probe")), "the probe has left something behind");
-    if let Ok(endpoint) = std::env::var("CRAQ_TEST_S3") {
-        lives(&endpoint).await;
+    s3.list_all();
+    lives(&store(&s3.endpoint, "lists/all")).await;
+    if let Ok(place) = std::env::var("CRAQ_TEST_LOCATION") {
+        let location: Location = format!("{place}/{}/a", Uuid::new_v4()).parse().unwrap();
+        let endpoint = std::env::var("CRAQ_TEST_ENDPOINT").ok();
+        lives(&location.open(endpoint.as_deref(), PATIENCE * 5).unwrap()).await;
+        println!("{location} is sound");
     }
 }
 
@@ -132,6 +153,36 @@ async fn a_store_that_ignores_the_condition_is_refused_in_clear_words() {
     let refused = probe(&store(&s3.endpoint, "any")).await.unwrap_err();
     assert!(matches!(refused, ProbeError::NotConditional), "{refused}");
     assert!(refused.to_string().contains("If-None-Match"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lets_two_creations_win_is_refused_in_clear_words() {
+    let s3 = S3::start(false).await;
+    // The first two are one after the other; of those that meet, the second does not see the first.
+    s3.expect([Fault::None, Fault::None, Fault::None, Fault::Unconditional]);
+    let refused = probe(&store(&s3.endpoint, "any")).await.unwrap_err();
+    assert!(matches!(refused, ProbeError::NotAtomic(2)), "{refused}");
+    assert!(refused.to_string().contains("are not atomic"), "{refused}");
+    assert_eq!(s3.names(), Vec::<String>::new(), "the probe has left something behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sound_store_is_not_refused_for_a_bad_moment() {
+    let s3 = S3::start(false).await;
+    let store = store(&s3.endpoint, "any");
+    for fault in [Fault::DoneThen500, Fault::Refused500, Fault::DoneThenSilence, Fault::Conflict] {
+        // The first creation, the one that is to be refused, one of those that meet.
+        for after in 0..=2 {
+            s3.expect(std::iter::repeat_n(Fault::None, after).chain([fault]));
+            let judged = probe(&store).await;
+            assert!(judged.is_ok(), "{fault:?} after {after} creations: {}", judged.unwrap_err());
+        }
+        // All that meet.
+        s3.expect([Fault::None; 2].into_iter().chain([fault; 8]));
+        let judged = probe(&store).await;
+        assert!(judged.is_ok(), "{fault:?} for all that meet: {}", judged.unwrap_err());
+        s3.expect_nothing();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

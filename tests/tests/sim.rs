@@ -2,11 +2,16 @@
 
 use std::{process::Command, time::Duration};
 
-use craq_tests::sim::{self, Campaign, Setup};
+use craq_tests::{
+    history::{Op, Outcome},
+    sim::{self, Campaign, Fault, Setup},
+};
 
 /// Seeds in which something was once wrong, in the product or in the simulation, and how long they ran. What they draw
 /// changes with the generator; so each real bug has a test of its own besides.
 const PINNED: [(u64, u64); 6] = [(17, 30), (73, 30), (91, 100), (110, 30), (209, 20), (216, 100)];
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 fn duration(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -55,5 +60,52 @@ fn a_run_without_faults_is_rejected_for_what_it_does_not_show() {
     let report = sim::run(&setup);
     assert_eq!(report.violation, None);
     let missing = report.faults.missing(1);
-    assert_eq!(missing.len(), sim::Fault::ALL.len(), "{missing:?}");
+    assert_eq!(missing.len(), Fault::ALL.len(), "{missing:?}");
+}
+
+/// The coordinators' store is away for so long while a healthy chain is used. Brings what was measured.
+fn outlives(seed: u64, lasts: Duration) -> String {
+    let setup = Setup::calm(seed);
+    let (report, outage) = sim::outage(&setup, lasts);
+    assert_eq!(report.violation, None, "seed {seed}");
+    assert!(report.faults.of(Fault::StoreOutage).calls > 0);
+    let is_before_death = |op: &&Op| op.returned < outage.killed;
+    let failed: Vec<&Op> =
+        report.history.iter().filter(is_before_death).filter(|op| !op.is_ok()).take(3).collect();
+    assert!(failed.is_empty(), "seed {seed}: {failed:?}");
+    let minute = duration(60);
+    let (mut from, mut fewest) = (outage.began, usize::MAX);
+    while from + minute <= outage.ended {
+        let within = |op: &&Op| op.invoked >= from && op.returned < from + minute;
+        let count = |is_kind: fn(&Outcome) -> bool| {
+            report.history.iter().filter(within).filter(|op| is_kind(&op.outcome)).count()
+        };
+        let writes = count(|outcome| matches!(outcome, Outcome::Applied { .. }));
+        let reads = count(|outcome| matches!(outcome, Outcome::Found(_)));
+        fewest = fewest.min(writes).min(reads);
+        from += minute;
+    }
+    assert!((1..usize::MAX).contains(&fewest), "seed {seed}: a minute without a write or a read");
+    let (lease, operations) = (setup.leader_lease, report.operations);
+    assert!(outage.led < lease, "seed {seed}: somebody led for {:?}", outage.led);
+    assert!(outage.leaderless <= lease + duration(2), "seed {seed}: {:?}", outage.leaderless);
+    assert!(outage.replaced <= duration(10), "seed {seed}: {:?}", outage.replaced);
+    format!(
+        "seed {seed}: away for {lasts:?}, {operations} calls, none failed, at least {fewest} writes and reads a minute; led \
+         on for {:?}, led again after {:?}, dead node replaced after {:?}",
+        outage.led, outage.leaderless, outage.replaced
+    )
+}
+
+#[test]
+fn a_store_that_is_away_for_an_hour_costs_no_call() {
+    println!("{}", outlives(0, HOUR));
+}
+
+#[test]
+#[ignore = "takes minutes without optimisation"]
+fn a_store_that_is_away_for_an_hour_costs_no_call_whatever_the_seed() {
+    for seed in 0..20 {
+        println!("{}", outlives(seed, HOUR));
+    }
 }

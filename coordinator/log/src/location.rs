@@ -79,11 +79,12 @@ pub enum LocationError {
 }
 
 impl Cloud {
-    fn scheme(self) -> &'static str {
+    /// The scheme of its locations, and the feature of this crate that it needs.
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::S3 => "s3",
-            Self::Gcs => "gs",
-            Self::Azure => "az",
+            Self::S3 => ("s3", "aws"),
+            Self::Gcs => ("gs", "gcp"),
+            Self::Azure => ("az", "azure"),
         }
     }
 }
@@ -93,7 +94,7 @@ impl fmt::Display for Location {
         match self {
             Self::Directory(path) => path.display().fmt(f),
             Self::Memory => f.write_str("memory://"),
-            Self::Cloud { kind, bucket, prefix } => write!(f, "{}://{bucket}/{prefix}", kind.scheme()),
+            Self::Cloud { kind, bucket, prefix } => write!(f, "{}://{bucket}/{prefix}", kind.names().0),
         }
     }
 }
@@ -161,6 +162,8 @@ mod cloud {
 
     use super::{Cloud, Location, LocationError};
 
+    type Opened = object_store::Result<Arc<dyn ObjectStore>>;
+
     pub(super) fn open(
         location: &Location,
         kind: Cloud,
@@ -170,21 +173,21 @@ mod cloud {
     ) -> Result<Arc<dyn ObjectStore>, LocationError> {
         // Refused if the process has one already, which then serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let store = match kind {
+        let store: Opened = match kind {
+            #[cfg(feature = "aws")]
             Cloud::S3 => s3(bucket, endpoint, patience),
+            #[cfg(feature = "gcp")]
             Cloud::Gcs => gcs(bucket, endpoint, patience),
+            #[cfg(feature = "azure")]
             Cloud::Azure => azure(bucket, endpoint, patience),
-        };
-        match store {
-            Ok(store) => {
-                store.map_err(|source| LocationError::Client { location: location.to_string(), source })
+            #[cfg(not(all(feature = "aws", feature = "gcp", feature = "azure")))]
+            missing => {
+                let (location, feature) = (location.to_string(), missing.names().1);
+                return Err(LocationError::NotBuilt { location, feature });
             }
-            Err(feature) => Err(LocationError::NotBuilt { location: location.to_string(), feature }),
-        }
+        };
+        store.map_err(|source| LocationError::Client { location: location.to_string(), source })
     }
-
-    /// Err: the feature that is missing.
-    type Opened = Result<object_store::Result<Arc<dyn ObjectStore>>, &'static str>;
 
     fn retry(patience: Duration) -> RetryConfig {
         let backoff = BackoffConfig {
@@ -218,12 +221,7 @@ mod cloud {
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
-    }
-
-    #[cfg(not(feature = "aws"))]
-    fn s3(_: &str, _: Option<&str>, _: Duration) -> Opened {
-        Err("aws")
+        Ok(Arc::new(builder.build()?))
     }
 
     #[cfg(feature = "gcp")]
@@ -237,12 +235,7 @@ mod cloud {
         if let Some(endpoint) = endpoint {
             builder = builder.with_base_url(endpoint);
         }
-        Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
-    }
-
-    #[cfg(not(feature = "gcp"))]
-    fn gcs(_: &str, _: Option<&str>, _: Duration) -> Opened {
-        Err("gcp")
+        Ok(Arc::new(builder.build()?))
     }
 
     #[cfg(feature = "azure")]
@@ -256,12 +249,7 @@ mod cloud {
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint.to_owned());
         }
-        Ok(builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>))
-    }
-
-    #[cfg(not(feature = "azure"))]
-    fn azure(_: &str, _: Option<&str>, _: Duration) -> Opened {
-        Err("azure")
+        Ok(Arc::new(builder.build()?))
     }
 }
 
@@ -281,12 +269,8 @@ mod cloud {
         _: Option<&str>,
         _: Duration,
     ) -> Result<Arc<dyn ObjectStore>, LocationError> {
-        let feature = match kind {
-            Cloud::S3 => "aws",
-            Cloud::Gcs => "gcp",
-            Cloud::Azure => "azure",
-        };
-        Err(LocationError::NotBuilt { location: location.to_string(), feature })
+        let (location, feature) = (location.to_string(), kind.names().1);
+        Err(LocationError::NotBuilt { location, feature })
     }
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Some stores accept the condition and ignore it. On those two coordinators would both win every number.
 
-use futures::future::join_all;
+use futures::future::try_join_all;
+use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, store::Created};
+use crate::{RETRY_PAUSE, Store, StoreError, store::Created};
 
 /// So many creations of one object meet.
 const AT_ONCE: usize = 8;
+/// So often a creation is tried that is refused, or fails, while no such object is there.
+const TRIES_MAX: usize = 5;
 
 /// Why the store is not to be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,23 +54,42 @@ fn name() -> String {
 }
 
 async fn try_out(store: &Store, single: &str, race: &str) -> Result<(), ProbeError> {
-    store.create(single, b"first".to_vec()).await?;
-    if store.create(single, b"second".to_vec()).await? == Created::Done {
+    if !wins(store, single, "first").await? {
+        return Err(ProbeError::NotKept);
+    }
+    if wins(store, single, "second").await? {
         return Err(ProbeError::NotConditional);
     }
     if store.get(single).await?.as_deref() != Some(b"first".as_slice()) {
         return Err(ProbeError::NotKept);
     }
-    let creations = join_all((0..AT_ONCE).map(|n| store.create(race, n.to_string().into_bytes()))).await;
-    let mut winners = Vec::new();
-    for (n, created) in creations.into_iter().enumerate() {
-        if created? == Created::Done {
-            winners.push(n);
-        }
-    }
+    let contents: Vec<String> = (0..AT_ONCE).map(|n| n.to_string()).collect();
+    let creations = try_join_all(contents.iter().map(|content| wins(store, race, content))).await?;
+    let winners: Vec<&String> =
+        contents.iter().zip(creations).filter_map(|(content, wins)| wins.then_some(content)).collect();
     let [winner] = winners[..] else { return Err(ProbeError::NotAtomic(winners.len())) };
     match store.get(race).await? {
-        Some(kept) if kept == winner.to_string() => Ok(()),
+        Some(kept) if kept == *winner => Ok(()),
         _ => Err(ProbeError::NotKept),
+    }
+}
+
+/// Whether this creation is done, as far as its author can tell. As in the log, what is there tells if the answer was a
+/// refusal or none: a client that tries again by itself is refused by its own first try.
+async fn wins(store: &Store, path: &str, content: &str) -> Result<bool, StoreError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let created = store.create(path, content.as_bytes().to_vec()).await;
+        if matches!(created, Ok(Created::Done)) {
+            return Ok(true);
+        }
+        match (store.get(path).await?, created) {
+            (Some(found), _) => return Ok(found == content),
+            (None, Err(error)) if tries == TRIES_MAX => return Err(error),
+            (None, _) if tries == TRIES_MAX => return Ok(false),
+            // Two creations met, and neither was done; or the store failed.
+            (None, _) => sleep(RETRY_PAUSE).await,
+        }
     }
 }

@@ -90,6 +90,8 @@ impl Store {
         let list = self.objects.list_with_offset(Some(&name), &offset).try_collect::<Vec<_>>();
         let objects = self.within(folder, list).await?;
         let mut names: Vec<String> = objects.into_iter().map(|object| object.location.to_string()).collect();
+        // Not every store knows where to begin.
+        names.retain(|name| name.as_str() > after);
         names.sort_unstable();
         Ok(names)
     }

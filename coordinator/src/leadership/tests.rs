@@ -18,13 +18,14 @@ struct Scene {
     records: u64,
     term: u64,
     holder: Option<u128>,
+    lease: Duration,
 }
 
 impl Scene {
     fn new(holder: Option<u128>) -> Self {
         let me = HolderId(Uuid::from_u128(ME));
         let leadership = Leadership::new(me, Timing::of_lease(LEASE), 0.5);
-        Self { leadership, records: 7, term: 3, holder }
+        Self { leadership, records: 7, term: 3, holder, lease: LEASE }
     }
 
     fn step(&mut self, at: u64, input: Input) -> Vec<Output> {
@@ -47,7 +48,7 @@ impl Scene {
             records: self.records,
             term: Term(self.term),
             holder: self.holder.map(holder),
-            lease: LEASE,
+            lease: self.lease,
             since: String::new(),
         };
         self.step(at, Input::Done { job, sent: Time::from_millis(sent), written, seen })
@@ -95,6 +96,32 @@ fn a_leader_that_renews_is_left_alone_and_one_that_does_not_is_replaced_after_it
     }
     // A hundredth for clocks, and half a poll interval of its own.
     assert!((2_020 + 125..2_020 + 130).contains(&(at - last)), "claimed after {}ms", at - last);
+}
+
+#[test]
+fn a_dead_leader_is_replaced_within_two_seconds_after_its_lease_however_long_that_is() {
+    for lease in [LEASE, LEASE * 5] {
+        let mut scene = Scene::new(Some(OTHER));
+        let timing = Timing::of_lease(lease);
+        scene.leadership = Leadership::new(HolderId(Uuid::from_u128(ME)), timing, 1.0);
+        scene.lease = lease;
+        scene.tick(1_000);
+        scene.done(Job::Look, 1_000, 1_000, Written::Won);
+        // The leader writes just after that, and dies: it is seen with the next look.
+        let died = 1_001;
+        scene.records += 1;
+        let mut at = died;
+        loop {
+            at = at.max(scene.leadership.next_deadline().0.as_millis() as u64 + 1);
+            match scene.tick(at)[..] {
+                [Output::Look] => assert_eq!(scene.done(Job::Look, at, at, Written::Won), []),
+                [Output::Claim { .. }] => break,
+                ref out => panic!("{out:?}"),
+            }
+        }
+        let after = Duration::from_millis(at - died);
+        assert!(after > lease && after < lease + Duration::from_millis(1_700), "{lease:?}: {after:?}");
+    }
 }
 
 #[test]

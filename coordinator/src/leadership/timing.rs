@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// However long the lease is, a dead leader is to be replaced within two seconds after it.
+const POLL_INTERVAL_MAX: Duration = Duration::from_millis(750);
+
 /// The times. None of them decides safety: they decide how soon somebody leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -57,10 +60,11 @@ impl Timing {
         self.lease / 5
     }
 
-    /// How often a coordinator that does not lead reads the log.
+    /// How often a coordinator that does not lead reads the log. It sees the last word of a leader up to one interval late,
+    /// and waits up to another longer than the lease.
     #[must_use]
     pub fn poll_interval(&self) -> Duration {
-        self.lease / 8
+        (self.lease / 8).min(POLL_INTERVAL_MAX)
     }
 
     /// Whether the times fit together.

@@ -10,7 +10,7 @@
 //!
 //! Where to read on: [`setup`] says what a seed draws, [`fault`] what may go wrong. `world` has the queue; `machine`,
 //! `peer`, `service` and `heartbeat` are a node, `coordinator` and `client` what they say; `pipe`, `call` and `network` is
-//! how they reach each other; `nemesis` makes the faults; `trace` says how to read what happened.
+//! how they reach each other; `nemesis` makes the faults, [`outage`](mod@outage) a long one; `trace` says how to read what happened.
 
 mod call;
 pub mod campaign;
@@ -24,6 +24,7 @@ pub mod hunt;
 mod machine;
 mod nemesis;
 mod network;
+pub mod outage;
 mod peer;
 mod pipe;
 mod place;
@@ -36,6 +37,7 @@ mod world;
 
 pub use campaign::{Campaign, Summary};
 pub use fault::{Fault, Faults, Fired};
+pub use outage::{Outage, outage};
 pub use run::{Report, digest, run, trace};
 pub use setup::Setup;
 pub use world::Violation;

@@ -49,13 +49,13 @@ pub struct Report {
 /// Runs a seed.
 #[must_use]
 pub fn run(setup: &Setup) -> Report {
-    perform(setup, Trace::Off).0
+    perform(setup, Trace::Off, World::live).0
 }
 
 /// Runs a seed, and tells all that happened.
 #[must_use]
 pub fn trace(setup: &Setup) -> (Report, Vec<String>) {
-    match perform(setup, Trace::Lines(Vec::new())) {
+    match perform(setup, Trace::Lines(Vec::new()), World::live) {
         (report, Trace::Lines(lines)) => (report, lines),
         (report, _) => (report, Vec::new()),
     }
@@ -64,15 +64,20 @@ pub fn trace(setup: &Setup) -> (Report, Vec<String>) {
 /// Runs a seed, and returns a number that stands for all that happened.
 #[must_use]
 pub fn digest(setup: &Setup) -> u64 {
-    match perform(setup, Trace::Digest(0xcbf2_9ce4_8422_2325)).1 {
+    match perform(setup, Trace::Digest(0xcbf2_9ce4_8422_2325), World::live).1 {
         Trace::Digest(digest) => digest,
         _ => 0,
     }
 }
 
-fn perform(setup: &Setup, trace: Trace) -> (Report, Trace) {
+/// Runs a world of this setup. `life` brings how long the chain needed to become whole.
+pub(super) fn perform(
+    setup: &Setup,
+    trace: Trace,
+    life: impl FnOnce(&mut World) -> Duration,
+) -> (Report, Trace) {
     let mut world = World::new(setup.clone(), trace);
-    let done = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let done = catch_unwind(AssertUnwindSafe(|| life(&mut world)));
     let healing = match done {
         Ok(healing) => healing,
         Err(panic) => {
@@ -105,6 +110,17 @@ fn is_answered(op: &Op) -> bool {
 impl World {
     /// Returns how long the chain needed to become whole.
     fn live(&mut self) -> Duration {
+        self.start_all();
+        // Most of what may go wrong needs a chain to go wrong in; but not all.
+        let calm = if self.random.random_bool(0.8) { 4 } else { 0 };
+        self.run_until(At(0).after(Duration::from_secs(calm)));
+        self.begin_faults();
+        self.run_until(At(0).after(self.setup.duration));
+        self.heal_and_judge()
+    }
+
+    /// Everybody starts.
+    pub(super) fn start_all(&mut self) {
         for index in 0..self.setup.coordinators {
             self.start_coordinator(index);
         }
@@ -119,11 +135,10 @@ impl World {
             let wait = Duration::from_micros(self.random.random_range(0..500_000));
             self.schedule(wait, Event::Client(client, client::Event::Next));
         }
-        // Most of what may go wrong needs a chain to go wrong in; but not all.
-        let calm = if self.random.random_bool(0.8) { 4 } else { 0 };
-        self.run_until(At(0).after(Duration::from_secs(calm)));
-        self.begin_faults();
-        self.run_until(At(0).after(self.setup.duration));
+    }
+
+    /// All faults end, and what there was is judged. Returns how long the chain needed to become whole.
+    pub(super) fn heal_and_judge(&mut self) -> Duration {
         self.heal();
         let began = self.now;
         self.wait_for("the chain does not become whole", Self::is_whole);
@@ -133,7 +148,7 @@ impl World {
     }
 
     /// Waits until it is so; it is a violation if that takes too long.
-    fn wait_for(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(super) fn wait_for(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let until = self.now.after(HEALING_MAX);
         while self.violation.is_none() && !is_so(self) {
             if self.now >= until {

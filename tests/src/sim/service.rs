@@ -90,7 +90,7 @@ pub(super) struct Operation {
     ticket: Option<Ticket>,
     permit: Option<Permit>,
     /// Taken before the look at the replica; and what was found of a key that was not read lately.
-    history: Option<History>,
+    history: History,
     news: Option<(Position, Found)>,
     /// The head to which the write was handed on.
     handed_to: Option<Place>,
@@ -105,6 +105,7 @@ impl World {
         let time = patience.min(CALL_TIME_MAX);
         let until = self.now.after(time - (time / 10).min(Duration::from_millis(50)));
         let id = self.next_id();
+        let Some(process) = self.process(machine) else { return };
         let operation = Operation {
             call,
             wish,
@@ -112,12 +113,11 @@ impl World {
             wait: Duration::from_millis(4),
             ticket: None,
             permit: None,
-            history: None,
+            history: process.chain.history(),
             news: None,
             handed_to: None,
             maybe_applied: false,
         };
-        let Some(process) = self.process(machine) else { return };
         process.operations.insert(id, operation);
         self.later(machine, until.since(self.now), ToNode::Service(id, Stage::Late));
         self.attempt(machine, id);
@@ -151,7 +151,7 @@ impl World {
                 let Some(process) = self.process(machine) else { return };
                 let history = process.chain.history();
                 if let Some(operation) = process.operations.get_mut(&id) {
-                    operation.history = Some(history);
+                    operation.history = history;
                 }
                 match process.reader.strong(now, key.as_ref()) {
                     Look::Serve { position, permit, commit, .. } => {
@@ -203,8 +203,8 @@ impl World {
             return self.again(machine, id, error, false);
         }
         let Some(operation) = process.operations.get_mut(&id) else { return };
-        let (Wish::Read(key), Some(history)) = (&operation.wish, operation.history) else { return };
-        let key = key.clone();
+        let Wish::Read(key) = &operation.wish else { return };
+        let (key, history) = (key.clone(), operation.history);
         let none = Item { key: key.clone(), value: None, version: Version::ZERO, seq: Seq::ZERO };
         let item = match position {
             None => none,
@@ -261,10 +261,10 @@ impl World {
             return self.again(machine, id, error, false);
         }
         if let Some(operation) = process.operations.get_mut(&id)
-            && let (Wish::Read(key), Some(history)) = (&operation.wish, operation.history)
+            && let Wish::Read(key) = &operation.wish
             && let Some((place, found)) = operation.news.take()
         {
-            process.chain.keep(history, key, place, &found);
+            process.chain.keep(operation.history, key, place, &found);
         }
         self.end_operation(machine, id, Ok(Answer::Found(items, commit)));
     }

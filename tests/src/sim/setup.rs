@@ -124,6 +124,35 @@ impl Setup {
         setup
     }
 
+    /// A cluster with the shipped times in which nothing goes wrong by itself: three coordinators, three nodes and a machine
+    /// that does not run yet, and two clients that call about once a second. A seed still draws how long messages and
+    /// disks take.
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            machines: 4,
+            started: 3,
+            clients: 2,
+            keys: 8,
+            think: Duration::from_secs(2),
+            patience: Duration::from_secs(5),
+            fixed_reads: 0.0,
+            deletions: 0.1,
+            replica: Config::default(),
+            failure_timeout: Duration::from_secs(1),
+            coordinators: 3,
+            leader_lease: Duration::from_secs(2),
+            disk: DiskKind::Model,
+            stragglers: 0.0,
+            clock_error_ppm: 100,
+            slowest: None,
+            collects_tombstones: false,
+            placed: 0.0,
+            faults: BTreeSet::new(),
+            ..Self::draw(seed, Duration::ZERO)
+        }
+    }
+
     /// A member is left out long before its lease ends, and is asked meanwhile: shows who does not wait for that.
     fn leave_out_early(&mut self, r: &mut StdRng) {
         self.machines = r.random_range(2..=3);

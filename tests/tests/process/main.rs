@@ -21,6 +21,7 @@ mod membership;
 mod nemesis;
 mod partitions;
 mod pauses;
+mod pretenders;
 mod regressions;
 mod restarts;
 mod sessions;

@@ -103,6 +103,10 @@ impl Figures {
         self.0.push(time);
     }
 
+    pub(crate) fn min(&self) -> Duration {
+        self.0.iter().min().copied().unwrap_or_default()
+    }
+
     pub(crate) fn median(&self) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -118,7 +122,8 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "median {} ms, max {} ms, of {}",
+            "min {} ms, median {} ms, max {} ms, of {}",
+            self.min().as_millis(),
             self.median().as_millis(),
             self.max().as_millis(),
             self.0.len()

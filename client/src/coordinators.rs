@@ -64,7 +64,7 @@ impl Client {
         Ok(join_all(self.shared.seeds.iter().map(ask)).await)
     }
 
-    /// Has the coordinator that leads give up, and another one take over; returns when it has given up. Of the options,
+    /// Has the coordinator that leads give up, and another one take over; returns the term that has ended. Of the options,
     /// `timeout` counts.
     pub async fn transfer_leadership(&self, options: &Options) -> Result<CoordinatorStatus, Error> {
         let until = self.begin(options)?;

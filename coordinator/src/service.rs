@@ -450,7 +450,12 @@ impl Coordinator for Service {
         let status = self.handle.leadership().await.map_err(Self::stopping)?;
         if status.leads {
             self.handle.resign(self.setup.rest).await.map_err(Self::stopping)?;
-            return self.leadership().await.map(Response::new);
+            let mut ended = self.leadership().await?;
+            // By now, another one may lead in the next term.
+            (ended.leads, ended.term) = (false, status.seen.term.0);
+            ended.leader.clear();
+            ended.since.clear();
+            return Ok(Response::new(ended));
         }
         let ask = |mut leader: CoordinatorClient<Channel>, request| async move {
             leader.transfer_leadership(request).await

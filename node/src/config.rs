@@ -87,7 +87,7 @@ pub struct Config {
     #[arg(long, env = "CRAQ_VALUE_BYTES_MAX", default_value = "1MiB", value_parser = bytes, value_name = "SIZE")]
     pub value_bytes_max: usize,
     /// Nodes that are brought up are sent at most so many bytes a second by this node, like 20MiB, so that clients' calls
-    /// keep their share [default: as fast as it goes].
+    /// keep their share. Must be more than clients write, or they never catch up [default: as fast as it goes].
     #[arg(long, env = "CRAQ_TRANSFER_RATE", value_parser = rate, value_name = "SIZE")]
     pub transfer_rate: Option<NonZeroUsize>,
     /// Most requests of clients in flight at once; more are refused.

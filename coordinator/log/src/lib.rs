@@ -211,6 +211,15 @@ impl Log {
         self.write(self.state.term.next(), body, until).await
     }
 
+    /// As [`claim`](Self::claim), and lost if there are not exactly so many records: who decided to claim has not seen the
+    /// others, and may be about to end a leadership that is well.
+    pub async fn claim_after(&mut self, records: u64, until: Instant) -> Result<Written, LogError> {
+        if self.state.last != records {
+            return Ok(Written::Lost);
+        }
+        self.claim(until).await
+    }
+
     /// Goes on leading. Tries again while the store fails, up to `until`.
     pub async fn renew(&mut self, until: Instant) -> Result<Written, LogError> {
         self.write_as_leader(Body::Renew, until).await

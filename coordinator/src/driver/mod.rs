@@ -45,6 +45,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
 enum Job {
     Look,
     Claim {
+        records: u64,
         until: Time,
     },
     Renew {
@@ -332,7 +333,7 @@ impl Driver {
             // Before what the cluster wants: without the leadership it comes to nothing.
             match output {
                 Output::Look => self.jobs.push_front(Job::Look),
-                Output::Claim { until } => self.jobs.push_front(Job::Claim { until }),
+                Output::Claim { records, until } => self.jobs.push_front(Job::Claim { records, until }),
                 Output::Renew { until } => self.jobs.push_front(Job::Renew { until }),
                 Output::Resign { until } => self.jobs.push_front(Job::Resign { until }),
                 Output::Prune { below } => self.jobs.push_back(Job::Prune { below, history: self.history }),
@@ -472,7 +473,7 @@ async fn run_job(mut log: Box<Log>, job: Job, end: Time) -> (Box<Log>, Done) {
     let moment = |time: Time| Instant::now() + time.since(sent);
     let result = match &job {
         Job::Look | Job::Reload => log.catch_up().await.map(|()| Written::Won),
-        Job::Claim { until } => log.claim(moment(*until)).await,
+        Job::Claim { records, until } => log.claim_after(*records, moment(*until)).await,
         Job::Renew { until } => log.renew(moment(*until)).await,
         Job::Resign { until } => log.resign(moment(*until)).await,
         Job::Append(view) => log.append(view.clone(), moment(end)).await,

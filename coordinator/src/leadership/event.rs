@@ -52,8 +52,10 @@ pub enum Input {
 pub enum Output {
     /// Read the log.
     Look,
-    /// Claim the next term; try again until then.
+    /// Claim the next term, unless the log has more by then; try again until then.
     Claim {
+        /// How many records there were when this was decided.
+        records: u64,
         /// No longer than this.
         until: Time,
     },

@@ -54,8 +54,8 @@ pub struct Leadership {
     looked: Time,
     /// When the newest record of this leader was sent.
     sent: Time,
-    /// A job of its own is under way.
-    is_busy: bool,
+    /// Its own jobs that are under way.
+    under_way: Vec<Job>,
     /// Claims nothing before this.
     rest_until: Time,
     /// How many records there were at which time; oldest first.
@@ -75,7 +75,7 @@ impl Leadership {
             changed: Time::ZERO,
             looked: Time::ZERO,
             sent: Time::ZERO,
-            is_busy: false,
+            under_way: Vec::new(),
             rest_until: Time::ZERO,
             marks: VecDeque::new(),
         }
@@ -99,12 +99,12 @@ impl Leadership {
     pub fn next_deadline(&self) -> Time {
         match self.role {
             // Else the bug would be asked again and again.
-            Role::Leading { .. } if self.is_busy && planted::is(Bug::StepDownSkipped) => Time::MAX,
+            Role::Leading { .. } if self.is_busy() && planted::is(Bug::StepDownSkipped) => Time::MAX,
             Role::Resigning { .. } if planted::is(Bug::StepDownSkipped) => Time::MAX,
-            Role::Leading { until, .. } if self.is_busy => until,
+            Role::Leading { until, .. } if self.is_busy() => until,
             Role::Leading { until, .. } => until.min(self.sent + self.timing.renew_interval),
             Role::Resigning { until } => until,
-            Role::Following if self.is_busy => Time::MAX,
+            Role::Following if self.is_busy() => Time::MAX,
             Role::Following => self.claim_at().min(self.looked + self.timing.poll_interval()),
         }
     }
@@ -154,8 +154,8 @@ impl Leadership {
         seen: Seen,
         out: &mut Vec<Output>,
     ) {
-        if job != Job::View {
-            self.is_busy = false;
+        if let Some(index) = self.under_way.iter().position(|own| *own == job) {
+            self.under_way.swap_remove(index);
         }
         if job == Job::Look {
             self.looked = now;
@@ -171,8 +171,7 @@ impl Leadership {
         match (self.role, job, written) {
             // Asked to rest while the claim was under way.
             (Role::Following, Job::Claim, Written::Won) if is_mine && now < until.min(self.rest_until) => {
-                self.role = Role::Resigning { until };
-                out.push(Output::Resign { until });
+                self.resign(until, out);
             }
             (Role::Following, Job::Claim, Written::Won) if is_mine && now < until => {
                 (self.role, self.sent) = (Role::Leading { term, until }, sent);
@@ -200,8 +199,8 @@ impl Leadership {
     /// Who asks may know what this one has not read yet.
     fn on_asked(&mut self, now: Time, out: &mut Vec<Output>) {
         let is_old = now.since(self.looked) >= self.timing.poll_interval() / 8;
-        if self.role == Role::Following && !self.is_busy && is_old {
-            self.is_busy = true;
+        if self.role == Role::Following && !self.is_busy() && is_old {
+            self.under_way.push(Job::Look);
             out.push(Output::Look);
         }
     }
@@ -211,30 +210,45 @@ impl Leadership {
         if let Role::Leading { until, .. } = self.role {
             // First of all: the next leader may begin as soon as the record is there.
             self.follow("it gives up".to_owned(), out);
-            self.role = Role::Resigning { until };
-            out.push(Output::Resign { until });
+            self.resign(until, out);
         }
+    }
+
+    fn resign(&mut self, until: Time, out: &mut Vec<Output>) {
+        self.role = Role::Resigning { until };
+        self.under_way.push(Job::Resign);
+        out.push(Output::Resign { until });
+    }
+
+    /// A store that is slow may take longer for a job than the leadership lasts: what comes next waits for it.
+    fn is_busy(&self) -> bool {
+        !self.under_way.is_empty()
     }
 
     /// What is due.
     fn evaluate(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.is_busy {
+        if self.is_busy() {
             return;
         }
         let order = match self.role {
             Role::Following if now >= self.claim_at() => {
+                let records = self.seen.as_ref().map_or(0, |seen| seen.records);
                 // What has become of it by then is of no use.
-                Some(Output::Claim { until: now + self.timing.step_down })
+                Some((Job::Claim, Output::Claim { records, until: now + self.timing.step_down }))
             }
-            Role::Following if now >= self.looked + self.timing.poll_interval() => Some(Output::Look),
+            Role::Following if now >= self.looked + self.timing.poll_interval() => {
+                Some((Job::Look, Output::Look))
+            }
             Role::Leading { until, .. } if now >= self.sent + self.timing.renew_interval => {
-                Some(Output::Renew { until })
+                Some((Job::Renew, Output::Renew { until }))
             }
-            Role::Leading { .. } => self.prune(now),
+            Role::Leading { .. } => self.prune(now).map(|order| (Job::Prune, order)),
             _ => None,
         };
-        self.is_busy = order.is_some();
-        out.extend(order);
+        if let Some((job, order)) = order {
+            self.under_way.push(job);
+            out.push(order);
+        }
     }
 
     /// When this one may claim, as things are.

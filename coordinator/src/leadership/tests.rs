@@ -58,7 +58,7 @@ impl Scene {
     fn leads(at: u64) -> Self {
         let mut scene = Self::new(None);
         assert_eq!(scene.tick(at), [Output::Look]);
-        let claim = [Output::Claim { until: Time::from_millis(at + 1_300) }];
+        let claim = [Output::Claim { records: scene.records, until: Time::from_millis(at + 1_300) }];
         assert_eq!(scene.done(Job::Look, at, at, Written::Won), claim);
         (scene.term, scene.holder) = (4, Some(ME));
         assert_eq!(scene.done(Job::Claim, at, at, Written::Won), [Output::Lead { term: Term(4) }]);
@@ -207,6 +207,16 @@ fn whoever_gives_up_leads_no_longer_before_it_says_so_and_rests() {
     assert_eq!(scene.tick(5_000), [Output::Look], "others have the first word");
     scene.done(Job::Look, 5_000, 5_000, Written::Won);
     assert!(matches!(scene.tick(5_100)[..], [Output::Claim { .. }]));
+}
+
+#[test]
+fn nothing_is_claimed_while_the_store_is_still_told_that_the_term_is_given_up() {
+    let mut scene = Scene::leads(1_000);
+    scene.step(1_100, Input::Resign { rest: Duration::ZERO });
+    assert_eq!(scene.tick(10_000), [], "the store takes longer than there was time for");
+    let out = scene.done(Job::Resign, 1_100, 10_010, Written::Unknown);
+    assert!(matches!(out[..], [Output::Claim { .. }]), "{out:?}");
+    assert_eq!(scene.tick(10_020), [], "one claim is under way");
 }
 
 #[test]

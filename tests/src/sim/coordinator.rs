@@ -52,7 +52,7 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Job {
     Look,
-    Claim(Time),
+    Claim(u64, Time),
     Renew,
     Resign,
     Append(View),
@@ -284,7 +284,7 @@ impl World {
         let Some(process) = self.coordinators[index].process.as_mut() else { return };
         match output {
             Output::Look => process.jobs.push_front(Job::Look),
-            Output::Claim { until } => process.jobs.push_front(Job::Claim(until)),
+            Output::Claim { records, until } => process.jobs.push_front(Job::Claim(records, until)),
             Output::Renew { .. } => process.jobs.push_front(Job::Renew),
             Output::Resign { .. } => process.jobs.push_front(Job::Resign),
             Output::Prune { below } => process.jobs.push_back(Job::Prune(below)),
@@ -396,7 +396,7 @@ impl World {
             return;
         }
         let Some(job) = process.jobs.pop_front() else { return };
-        let until = if let Job::Claim(until) = job { until } else { process.leadership.until() };
+        let until = if let Job::Claim(_, until) = job { until } else { process.leadership.until() };
         process.busy = Some((job, now, until));
         let most = self.storage.delay_max;
         let delay = self.random.random_range(Duration::ZERO..=most);
@@ -414,7 +414,7 @@ impl World {
             let until = began + until.since(now);
             let written = match &job {
                 Job::Look | Job::Reload => log.catch_up().await.map(|()| Written::Won),
-                Job::Claim(_) => log.claim(until).await,
+                Job::Claim(records, _) => log.claim_after(*records, until).await,
                 Job::Renew => log.renew(until).await,
                 Job::Resign => log.resign(until).await,
                 Job::Append(view) => log.append(view.clone(), until).await,
@@ -434,7 +434,7 @@ impl World {
         };
         match &job {
             Job::Append(view) if written == Written::Won => self.logged(view),
-            Job::Claim(_) if written == Written::Won => self.claimed(index, term),
+            Job::Claim(..) if written == Written::Won => self.claimed(index, term),
             _ if newest > self.newest.as_ref().map(|view| view.epoch) => self.look_for_late(),
             _ => {}
         }
@@ -479,7 +479,7 @@ impl World {
         let (seen, views) = (process.seen.clone(), process.log.views().cloned().collect());
         let kind = match &job {
             Job::Look | Job::Reload => leadership::Job::Look,
-            Job::Claim(_) => leadership::Job::Claim,
+            Job::Claim(..) => leadership::Job::Claim,
             Job::Renew => leadership::Job::Renew,
             Job::Resign => leadership::Job::Resign,
             Job::Append(_) => leadership::Job::View,

@@ -93,6 +93,20 @@ async fn a_leader_that_stood_still_loses_the_next_number() {
 }
 
 #[tokio::test]
+async fn a_claim_that_was_decided_on_an_older_log_is_lost_and_writes_nothing() {
+    let store = memory();
+    let (mut old, mut new) = (open(&store, 1).await, open(&store, 2).await);
+    let decided_at = old.seen().records;
+    assert_eq!(new.claim(soon()).await.unwrap(), Written::Won);
+    // It would be the next number now.
+    old.catch_up().await.unwrap();
+    assert_eq!(old.claim_after(decided_at, soon()).await.unwrap(), Written::Lost);
+    assert_eq!(new.renew(soon()).await.unwrap(), Written::Won);
+    old.catch_up().await.unwrap();
+    assert_eq!(old.claim_after(old.seen().records, soon()).await.unwrap(), Written::Won);
+}
+
+#[tokio::test]
 async fn two_clusters_share_a_store_under_different_prefixes() {
     let data = tempfile::tempdir().unwrap();
     let (a, b) = (directory(&data.path().join("a")), directory(&data.path().join("b")));

@@ -24,29 +24,64 @@ use super::{
 /// Most outcomes in one message.
 const OUTCOMES_PER_MESSAGE: usize = 10_000;
 
-/// Most entries that are kept for a walk while it reads; beyond, it reads once more.
-const MEANWHILE_MAX: usize = 10_000;
+/// Most bytes of entries that are kept for a walk until it has come to where it is going; beyond, it goes on to where the
+/// log is then.
+const MEANWHILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A walk of the committed log for one replica.
 #[derive(Debug, Clone)]
 pub(super) struct Walk {
     /// All up to here is sent.
     sent: Seq,
-    /// The store is being read up to here.
-    reading: Option<Seq>,
-    /// What was committed since the store is being read: so that a walk comes to its end while writes go on.
-    meanwhile: Vec<Arc<Entry>>,
+    /// How far the log was when the walk last looked: it reads up to here, piece by piece.
+    target: Seq,
+    /// A piece is being read.
+    reading: bool,
+    meanwhile: Meanwhile,
     /// Pieces that are sent and not yet durable over there.
     unacknowledged: usize,
     /// The other side has to drop what it holds, with the first piece.
     from_nothing: bool,
 }
 
-impl Walk {
-    pub(super) fn committed_meanwhile(&mut self, entries: &[Arc<Entry>]) {
-        if self.reading.is_some() && self.meanwhile.len() < MEANWHILE_MAX {
-            self.meanwhile.extend_from_slice(entries);
+/// What was committed above a walk's target. A walk that is slower than the writes would else never come to its end.
+#[derive(Debug, Clone, Default)]
+struct Meanwhile {
+    entries: Vec<Arc<Entry>>,
+    bytes: usize,
+    /// There was more than may be kept, so that nothing is.
+    overflowed: bool,
+}
+
+impl Meanwhile {
+    fn keep(&mut self, entries: &[Arc<Entry>]) {
+        if self.overflowed {
+            return;
         }
+        self.bytes += entries.iter().map(|entry| entry.weight()).sum::<usize>();
+        if self.bytes > MEANWHILE_BYTES_MAX {
+            *self = Self { overflowed: true, ..Self::default() };
+        } else {
+            self.entries.extend_from_slice(entries);
+        }
+    }
+}
+
+impl Walk {
+    fn new(commit: Seq, from_nothing: bool) -> Self {
+        let sent = if from_nothing { Seq::ZERO } else { commit };
+        Self {
+            sent,
+            target: sent,
+            reading: false,
+            meanwhile: Meanwhile::default(),
+            unacknowledged: 0,
+            from_nothing,
+        }
+    }
+
+    pub(super) fn committed_meanwhile(&mut self, entries: &[Arc<Entry>]) {
+        self.meanwhile.keep(entries);
     }
 
     /// What was sent so far: a tombstone above must not go before it is sent.
@@ -56,9 +91,18 @@ impl Walk {
 
     /// Whether all up to `commit` is either sent or kept.
     fn is_at(&self, commit: Seq) -> bool {
-        let kept_up_to = self.meanwhile.last().map_or(self.sent, |entry| entry.seq);
-        let is_contiguous = self.meanwhile.first().is_none_or(|entry| entry.seq == self.sent.next());
+        let kept = &self.meanwhile.entries;
+        let kept_up_to = kept.last().map_or(self.sent, |entry| entry.seq);
+        let is_contiguous = kept.first().is_none_or(|entry| entry.seq == self.sent.next());
         !self.from_nothing && is_contiguous && kept_up_to >= commit
+    }
+
+    /// Looks how far the log is, if the walk is where it was to go.
+    fn aim(&mut self, commit: Seq) {
+        if self.sent >= self.target {
+            self.target = commit;
+            self.meanwhile = Meanwhile::default();
+        }
     }
 }
 
@@ -72,10 +116,8 @@ impl Replica {
             self.commit_known = self.commit_known.max(commit);
             self.advance_commit(out);
         }
-        let sent = if from_nothing { Seq::ZERO } else { commit };
-        let walk = Walk { sent, reading: None, meanwhile: Vec::new(), unacknowledged: 0, from_nothing };
         if let Some(down) = self.below(learner) {
-            down.stage = DownStage::Walking(walk);
+            down.stage = DownStage::Walking(Walk::new(commit, from_nothing));
         }
         self.walk(learner, out);
     }
@@ -86,15 +128,15 @@ impl Replica {
             (self.log.commit, self.config.transfer_window, self.config.transfer_bytes);
         let Some(down) = self.below(learner) else { return };
         let link = down.link;
-        let Some(walk) = down.walk_mut().filter(|walk| walk.reading.is_none()) else { return };
+        let Some(walk) = down.walk_mut().filter(|walk| !walk.reading) else { return };
         if walk.is_at(commit) {
-            let (sent, meanwhile) = (walk.sent, std::mem::take(&mut walk.meanwhile));
+            let (sent, meanwhile) = (walk.sent, std::mem::take(&mut walk.meanwhile.entries));
             return self.end_walk(learner, sent, meanwhile, out);
         }
         if walk.unacknowledged < window {
-            walk.reading = Some(commit);
-            walk.meanwhile.clear();
-            out.push(Output::ReadLog { link, after: walk.sent, up_to: commit, bytes_max });
+            walk.aim(commit);
+            walk.reading = true;
+            out.push(Output::ReadLog { link, after: walk.sent, up_to: walk.target, bytes_max });
         }
     }
 
@@ -133,12 +175,8 @@ impl Replica {
         let rows: Vec<Row> = rows.into_iter().filter(is_newest).collect();
         let gc_floor = self.sweep.gc_floor;
         let Some(walk) = self.below(learner).and_then(Down::walk_mut) else { return };
-        let ordered = walk.reading.take();
-        let through = ordered.filter(|_| planted::is(Bug::WalkClaimsTooMuch)).unwrap_or(through);
-        if ordered != Some(through) {
-            // There is more before what was committed meanwhile.
-            walk.meanwhile.clear();
-        }
+        walk.reading = false;
+        let through = if planted::is(Bug::WalkClaimsTooMuch) { walk.target } else { through };
         walk.sent = through;
         walk.unacknowledged += 1;
         let from_nothing = std::mem::take(&mut walk.from_nothing);

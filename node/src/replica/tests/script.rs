@@ -12,7 +12,9 @@
 //! - `time 100`: so many milliseconds pass, and timers run. `cut a b`, `heal`: nothing arrives between the two; all does.
 //! - `break a b`: their links break. `crash a`. `forget a 1`: a's disk loses all after sequence 1.
 //! - `permit a`: a read is planned at a. `holds a`: whether it may be answered now.
-//! - `tombstones 0`: so many entries are tombstones kept for; before any start. `status`: what each replica tells of itself. `quiet`/`loud`: whether orders are shown.
+//! - `walk a`: the piece of the log that a has ordered is read.
+//! - `tombstones 0`: so many entries are tombstones kept for; `pieces 1`: so many bytes of the log are read at a time; before any
+//!   start. `status`: what each replica tells of itself. `quiet`/`loud`: whether orders are shown.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
@@ -121,6 +123,7 @@ impl Runner {
             "settle" => self.world.settle(),
             "calls" => self.calls(),
             "persist" => self.world.run(Event::Persisted(node(words[1]))),
+            "walk" => self.walk(node(words[1])),
             "deliver" => self.deliver(node(words[1]), node(words[2])),
             "time" => self.time(words[1].parse().unwrap()),
             "cut" => {
@@ -155,6 +158,7 @@ impl Runner {
             }
             // Before any process starts.
             "tombstones" => self.world.config.tombstone_entries = words[1].parse().unwrap(),
+            "pieces" => self.world.config.transfer_bytes = words[1].parse().unwrap(),
             "quiet" => self.loud = false,
             "loud" => self.loud = true,
             other => panic!("no command {other:?}"),
@@ -274,6 +278,13 @@ impl Runner {
 
     fn reader(&self, name: &str) -> Reader {
         self.world.replica(node(name)).expect("the node runs").reader()
+    }
+
+    fn walk(&mut self, source: NodeId) {
+        match self.world.log_read(source) {
+            Some(event) => self.world.run(event),
+            None => self.say(format!("{} reads nothing", name(source))),
+        }
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId) {

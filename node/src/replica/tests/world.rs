@@ -286,6 +286,11 @@ impl World {
         }
     }
 
+    /// The oldest reading of the log that the node has ordered.
+    pub(super) fn log_read(&self, node: NodeId) -> Option<Event> {
+        self.log_reads.iter().find(|(_, read)| read.0 == node).map(|(id, _)| Event::LogRead(*id))
+    }
+
     /// All that may happen next, in a fixed order.
     pub(super) fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();

@@ -107,13 +107,22 @@ async fn full_disk(store: Store) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_answers_eio_stops_within_a_second_and_the_chain_goes_on() {
+    failing_syncs(Store::Redb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_on_fjall_whose_disk_answers_eio_stops_within_a_second_and_the_chain_goes_on() {
+    failing_syncs(Store::Fjall).await;
+}
+
+async fn failing_syncs(store: Store) {
     let _turn = turn().await;
     let on_failing_disk = |index: usize, spec: &mut NodeSpec| {
         if index == FAILING {
             spec.prefix = vec![env!("CARGO_BIN_EXE_craq-node-on-failing-disk").to_owned()];
         }
     };
-    let mut cluster = cluster().each(on_failing_disk).start().await;
+    let mut cluster = cluster().store(store).each(on_failing_disk).start().await;
     let mark = cluster.spec(FAILING).file.with_extension("fails");
     let spoil = || std::fs::write(&mark, b"").expect("the mark is made");
     let lived_on =

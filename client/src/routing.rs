@@ -146,6 +146,7 @@ mod tests {
             members: members.iter().map(member).collect(),
             learners: vec![],
             rebuilt_in: Epoch::ZERO,
+            expelled: Vec::new(),
             reason: String::new(),
         }
     }

@@ -67,6 +67,7 @@ impl Chain {
             learners: vec![],
             reason: "founded".to_owned(),
             rebuilt_in: Epoch::ZERO,
+            expelled: Vec::new(),
         };
         for place in 0..members {
             chain.inputs.push_back((place, Input::View(view.clone())));

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    ChainId, ClientId, ClusterId, Entry, Epoch, Incarnation, Key, Learner, Member, Mutation, NodeId, Op,
-    RequestId, Row, Seq, Value, Version, View,
+    ChainId, ClientId, ClusterId, Entry, Epoch, Expelled, Incarnation, Key, Learner, Member, Mutation,
+    NodeId, Op, RequestId, Row, Seq, Value, Version, View,
     entry::Outcome,
     id::NUMBER_MAX,
     key::{SizeError, VALUE_BYTES_CEILING},
@@ -181,6 +181,12 @@ impl TryFrom<wire::View> for View {
                 address: learner.address,
             })
         });
+        let expelled = view.expelled.into_iter().map(|expelled| {
+            Ok(Expelled {
+                node: node_id(&expelled.node, "expelled.node")?,
+                incarnation: Incarnation(expelled.incarnation),
+            })
+        });
         let view = Self {
             chain: chain_id(view.chain)?,
             epoch: Epoch(view.epoch),
@@ -188,6 +194,7 @@ impl TryFrom<wire::View> for View {
             learners: learners.collect::<Result<_, Malformed>>()?,
             reason: view.reason,
             rebuilt_in: Epoch(view.rebuilt_in),
+            expelled: expelled.collect::<Result<_, Malformed>>()?,
         };
         view.check().map_err(Malformed::View)?;
         Ok(view)
@@ -208,6 +215,10 @@ impl From<&View> for wire::View {
             source: uuid_bytes(learner.source.0),
             address: learner.address.clone(),
         };
+        let expelled = |expelled: &Expelled| wire::Expelled {
+            node: uuid_bytes(expelled.node.0),
+            incarnation: expelled.incarnation.0,
+        };
         Self {
             chain: view.chain.to_string(),
             epoch: view.epoch.0,
@@ -215,6 +226,7 @@ impl From<&View> for wire::View {
             learners: view.learners.iter().map(learner).collect(),
             reason: view.reason.clone(),
             rebuilt_in: view.rebuilt_in.0,
+            expelled: view.expelled.iter().map(expelled).collect(),
         }
     }
 }
@@ -364,7 +376,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::checksum;
+    use crate::{entry::checksum, view::EXPELLED_MAX};
 
     fn mutation() -> impl Strategy<Value = Mutation> {
         let bytes = |range| proptest::collection::vec(any::<u8>(), range);
@@ -430,6 +442,15 @@ mod tests {
         let twice = vec![view.members[0].clone(), view.members[0].clone()];
         assert!(View::try_from(wire::View { members: twice, ..view.clone() }).is_err());
         assert!(View::try_from(wire::View { rebuilt_in: 2, ..view.clone() }).is_err());
+        let expelled =
+            |node| vec![wire::Expelled { node: uuid_bytes(Uuid::from_u128(node)), incarnation: 1 }];
+        assert_eq!(
+            View::try_from(wire::View { expelled: expelled(2), ..view.clone() }).unwrap().expelled.len(),
+            1
+        );
+        assert!(View::try_from(wire::View { expelled: expelled(1), ..view.clone() }).is_err());
+        let many = vec![expelled(2)[0].clone(); EXPELLED_MAX + 1];
+        assert!(View::try_from(wire::View { expelled: many, ..view.clone() }).is_err());
         assert!(View::try_from(wire::View { chain: "No Name".into(), ..view }).is_err());
         let id = wire::RequestId { client: uuid_bytes(Uuid::from_u128(1)), number: 2, ..Default::default() };
         assert!(RequestId::try_from(id.clone()).is_ok());

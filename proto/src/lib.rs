@@ -19,7 +19,7 @@ pub use id::{
     ChainId, ClientId, ClusterId, Epoch, HolderId, Incarnation, NUMBER_MAX, NodeId, Seq, Term, Time, Version,
 };
 pub use key::{Key, Value};
-pub use view::{Learner, Member, Role, View};
+pub use view::{EXPELLED_MAX, Expelled, Learner, Member, Role, View};
 
 /// The generated messages, clients and servers of package `craq.v1`. Documented in the `.proto` files.
 pub mod wire {

@@ -50,7 +50,23 @@ pub struct View {
     /// been told of it starts from nothing: what it holds may be of the history that was given up.
     #[serde(default, skip_serializing_if = "is_never")]
     pub rebuilt_in: Epoch,
+    /// The process starts that an operator has taken out, the latest last; at most [`EXPELLED_MAX`]. They take no part again; a
+    /// later start of the same node may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expelled: Vec<Expelled>,
 }
+
+/// A process start that an operator has taken out of its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expelled {
+    /// The node.
+    pub node: NodeId,
+    /// Its process start: this one and those before it.
+    pub incarnation: Incarnation,
+}
+
+/// A view remembers so many process starts that were taken out; of more, the latest.
+pub const EXPELLED_MAX: usize = 256;
 
 fn is_never(epoch: &Epoch) -> bool {
     *epoch == Epoch::ZERO
@@ -128,7 +144,20 @@ impl View {
             check(seen.insert(node), "a node stands twice in a view")?;
             check(incarnation.0 <= NUMBER_MAX, "an incarnation in a view is out of range")?;
         }
+        check(self.expelled.len() <= EXPELLED_MAX, "a view names too many processes that were taken out")?;
+        for expelled in &self.expelled {
+            let number = expelled.incarnation;
+            check(number.0 <= NUMBER_MAX, "an incarnation in a view is out of range")?;
+            let is_back = self.incarnation(expelled.node).is_some();
+            check(!is_back, "a node is in a view and was taken out of it")?;
+        }
         check(self.epoch.0 <= NUMBER_MAX, "the epoch of a view is out of range")
+    }
+
+    /// Whether an operator has taken this process out.
+    #[must_use]
+    pub fn is_expelled(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.expelled.iter().any(|expelled| expelled.node == node && expelled.incarnation >= incarnation)
     }
 
     /// The first member: takes the writes.
@@ -233,6 +262,7 @@ mod tests {
             learners: learners.iter().map(learner).collect(),
             reason: String::new(),
             rebuilt_in: Epoch::ZERO,
+            expelled: Vec::new(),
         }
     }
 

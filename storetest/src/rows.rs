@@ -88,7 +88,7 @@ pub fn outcome(seq: u64) -> Outcome {
 
 /// A view of one member, with one node that it is still bound to.
 #[must_use]
-pub fn view(epoch: u64) -> StoredView {
+pub fn view(epoch: u64) -> Box<StoredView> {
     let node = NodeId(uuid(0x0de, 1));
     let member =
         Member { node, incarnation: Incarnation(1), in_sync: true, address: "localhost:1".to_owned() };
@@ -98,9 +98,10 @@ pub fn view(epoch: u64) -> StoredView {
         members: vec![member],
         learners: Vec::new(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
         reason: format!("epoch {epoch}"),
     };
-    StoredView { view, bound: vec![NodeId(uuid(0x0de, 2))] }
+    Box::new(StoredView { view, bound: vec![NodeId(uuid(0x0de, 2))] })
 }
 
 fn uuid(kind: u64, number: u64) -> uuid::Uuid {

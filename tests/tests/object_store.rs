@@ -74,6 +74,7 @@ fn view(epoch: u64) -> View {
         members: vec![member],
         learners: Vec::new(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
         reason: "a test".to_owned(),
     }
 }

@@ -186,6 +186,7 @@ pub(crate) fn chain(epoch: u64, nodes: &[&Fake]) -> wire::View {
         learners: vec![],
         reason: "as the test wants".into(),
         rebuilt_in: 0,
+        expelled: Vec::new(),
     };
     nodes.iter().for_each(|node| node.tells(&view));
     view

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use craq_proto::{Member, NodeId, View};
+use craq_proto::{EXPELLED_MAX, Member, NodeId, View};
 
 /// Who answers for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,11 @@ pub fn legal_successor(old: &View, new: &View, authority: Authority) -> Result<(
     }
     let rebuilt_in = if authority == Authority::DataLossAccepted { new.epoch } else { old.rebuilt_in };
     check(new.rebuilt_in == rebuilt_in, "it does not say when the chain was last rebuilt")?;
+    for expelled in &old.expelled {
+        let is_kept = new.expelled.len() == EXPELLED_MAX || new.expelled.contains(expelled);
+        let is_back = new.incarnation(expelled.node) > Some(expelled.incarnation);
+        check(is_kept || is_back, &format!("that {} was taken out is forgotten", expelled.node))?;
+    }
     if authority == Authority::DataLossAccepted {
         return Ok(());
     }
@@ -68,6 +73,8 @@ fn well_formed(view: &View) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for node in nodes(view) {
         check(seen.insert(node), &format!("{node} stands twice"))?;
+        let is_out = view.expelled.iter().any(|expelled| expelled.node == node);
+        check(!is_out, &format!("{node} is in it and was taken out"))?;
     }
     for learner in &view.learners {
         let known = view.member(learner.source).is_some();

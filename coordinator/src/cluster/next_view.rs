@@ -6,7 +6,7 @@
 //! [`super::legal`].
 
 use craq_proto::{
-    Learner, Member, NodeId, View,
+    EXPELLED_MAX, Expelled, Learner, Member, NodeId, View,
     planted::{self, Bug},
 };
 
@@ -69,6 +69,17 @@ impl Draft {
     pub(super) fn take_out(&mut self, node: NodeId) {
         self.view.members.retain(|member| member.node != node);
         self.view.learners.retain(|learner| learner.node != node);
+    }
+
+    /// Takes the node out, and keeps its process out.
+    pub(super) fn expel(&mut self, node: NodeId, facts: &Facts) {
+        let known = facts.nodes.get(&node).map(|facts| facts.incarnation);
+        if let Some(incarnation) = known.max(self.view.incarnation(node)) {
+            self.take_out(node);
+            let expelled = &mut self.view.expelled;
+            expelled.push(Expelled { node, incarnation });
+            expelled.drain(..expelled.len().saturating_sub(EXPELLED_MAX));
+        }
     }
 
     /// After members were taken out: the head must be in sync, and every learner needs a source that is a member.
@@ -252,7 +263,9 @@ fn joins(view: &View, facts: &Facts) -> Option<Step> {
     let mut joining: Vec<_> = facts
         .nodes
         .iter()
-        .filter(|(node, _)| !view.role(**node).is_member() && view.learner(**node).is_none())
+        .filter(|(node, known)| {
+            view.incarnation(**node).is_none() && !view.is_expelled(**node, known.incarnation)
+        })
         .filter_map(|(node, known)| known.joins.map(|stream| (stream, *node, known)))
         .collect();
     joining.sort_by_key(|(stream, ..)| *stream);
@@ -268,6 +281,7 @@ fn joins(view: &View, facts: &Facts) -> Option<Step> {
             source: Name::of(view, source),
             missed,
         });
+        draft.view.expelled.retain(|expelled| expelled.node != node);
         draft.view.learners.push(Learner {
             node,
             incarnation: known.incarnation,

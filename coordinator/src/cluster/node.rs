@@ -38,8 +38,6 @@ pub(super) struct Node {
     pub(super) lost: Option<Lost>,
     /// It said that it wants out, on its newest stream.
     pub(super) leaving: bool,
-    /// An operator took this incarnation out.
-    pub(super) expelled: Option<Incarnation>,
     /// When to dial it again; set while its stream is broken.
     pub(super) dial_at: Option<Time>,
     /// What its newest incarnation told of its replicas.
@@ -65,7 +63,6 @@ impl Node {
             gone: None,
             lost: None,
             leaving: false,
-            expelled: None,
             dial_at: None,
             replicas: BTreeMap::new(),
             held_until: Time::ZERO,
@@ -113,9 +110,9 @@ impl Node {
         self.told && self.lost.is_none() && now.since(self.heard) < failure_timeout
     }
 
-    /// It may become a learner.
+    /// It may become a learner, if no operator has taken it out.
     pub(super) fn may_join(&self, now: Time, failure_timeout: Duration) -> Option<StreamId> {
-        let kept_out = self.leaving || self.expelled == Some(self.incarnation) || now < self.held_until;
+        let kept_out = self.leaving || now < self.held_until;
         self.stream.filter(|_| self.is_alive(now, failure_timeout) && !kept_out)
     }
 }

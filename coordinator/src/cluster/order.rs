@@ -30,7 +30,7 @@ pub(super) fn remove(
         return Err(Refusal::Invalid(text));
     }
     let mut draft = Draft::of(view);
-    draft.take_out(node);
+    draft.expel(node, facts);
     if draft.view.members.iter().any(|member| member.in_sync) {
         draft.transitions.push(Transition::Removed { node: name });
     } else {

@@ -126,6 +126,7 @@ impl Cluster {
             members: vec![member],
             learners: Vec::new(),
             rebuilt_in: Epoch::ZERO,
+            expelled: Vec::new(),
             reason: reason(&transitions),
         };
         out.push(Output::Persist(view.clone()));
@@ -144,11 +145,6 @@ impl Cluster {
                 Transition::Lost { node, .. } | Transition::Cut { node, .. } => {
                     if let Some(node) = self.nodes.get_mut(&node.node) {
                         node.hold_back(now);
-                    }
-                }
-                Transition::Removed { node } | Transition::DataLossAccepted { node, .. } => {
-                    if let Some(node) = self.nodes.get_mut(&node.node) {
-                        node.expelled = Some(node.incarnation);
                     }
                 }
                 Transition::Joined { node, .. } => {

@@ -68,7 +68,7 @@ impl Cluster {
         let spares = self.nodes.iter().filter(|(id, _)| !in_view(id)).map(|(id, node)| Spare {
             node: *id,
             address: node.address.clone(),
-            reason: self.why_spare(node),
+            reason: self.why_spare(*id, node),
         });
         ClusterStatus {
             chains: self.chains.iter().map(|(name, chain)| self.report(name, chain)).collect(),
@@ -168,13 +168,13 @@ impl Cluster {
         }
     }
 
-    fn why_spare(&self, node: &Node) -> String {
+    fn why_spare(&self, id: NodeId, node: &Node) -> String {
         let held: Duration = node.held_until.since(self.now);
         if let Some(lost) = node.lost {
             lost.to_string()
         } else if node.leaving {
             "it left".to_owned()
-        } else if node.expelled == Some(node.incarnation) {
+        } else if self.views().any(|view| view.is_expelled(id, node.incarnation)) {
             "an operator took it out; it may return when its process starts anew".to_owned()
         } else if node.stream.is_none() {
             "its connection broke".to_owned()

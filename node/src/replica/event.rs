@@ -45,8 +45,8 @@ pub struct StoreWrite {
     pub keep_outcomes: Vec<Outcome>,
     /// Stored outcomes that are no longer needed, by sequence.
     pub drop_outcomes: Vec<Seq>,
-    /// The view.
-    pub view: Option<StoredView>,
+    /// The view. Boxed: most writes have none.
+    pub view: Option<Box<StoredView>>,
 }
 
 /// Names a link: even numbers are given by the replica that opens it, odd ones by the driver that accepts it.

@@ -20,7 +20,7 @@ use crate::store::Meta;
 #[derive(Debug)]
 pub struct Loader {
     replica: Replica,
-    stored: Option<StoredView>,
+    stored: Option<Box<StoredView>>,
     /// Rows of the entry that is being put together, above the commit.
     partial: Vec<Row>,
 }
@@ -93,7 +93,7 @@ impl Loader {
         replica.versions.put_in_order();
         replica.versions.begin_commits().reached(replica.log.commit);
         replica.log.durable = replica.log.last;
-        if let Some(StoredView { view, bound }) = self.stored {
+        if let Some(StoredView { view, bound }) = self.stored.map(|stored| *stored) {
             let until = now + replica.config.promise();
             let members = view.members.iter().map(|member| member.node);
             let members = members.filter(|_| !planted::is(Bug::PromisesForgotten));

@@ -38,7 +38,7 @@ impl Replica {
             self.give_up_waiters("an operator went on without what this node holds", out);
             self.start_from_nothing();
         }
-        let view = Some(StoredView { view, bound });
+        let view = Some(Box::new(StoredView { view, bound }));
         let write = StoreWrite { wipe: starts_over, view, ..StoreWrite::default() };
         self.persist(write, Pending::View { epoch }, out);
 

@@ -135,6 +135,7 @@ mod tests {
             learners: vec![learner],
             reason: "n2 joins".into(),
             rebuilt_in: Epoch::ZERO,
+            expelled: Vec::new(),
         };
         StoredView { view, bound: vec![node(7)] }
     }

@@ -17,7 +17,7 @@ use crate::replica::event::StoredView;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     /// The view that was last installed.
-    pub view: Option<StoredView>,
+    pub view: Option<Box<StoredView>>,
     /// The commit; may lag behind what the replica knew.
     pub commit: Seq,
     /// Below this sequence tombstones may be gone.
@@ -46,7 +46,7 @@ impl ChainStore {
             return Err(error);
         }
         Ok(Meta {
-            view: view.map(|record| unseal_view(meta_key::VIEW, &record)).transpose()?,
+            view: view.map(|record| unseal_view(meta_key::VIEW, &record)).transpose()?.map(Box::new),
             commit: number(meta_key::COMMIT)?,
             gc_floor: number(meta_key::GC_FLOOR)?,
             forgotten_through: number(meta_key::FORGOTTEN_THROUGH)?,

@@ -167,6 +167,7 @@ pub(super) fn a_view() -> View {
         learners: vec![],
         reason: "node 3 joins".into(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
     }
 }
 

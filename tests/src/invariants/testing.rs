@@ -73,6 +73,7 @@ pub(super) fn view(epoch: u64, members: &[u64], learners: &[u64]) -> View {
         learners: learners.iter().map(learner).collect(),
         reason: "test".to_owned(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
     }
 }
 
@@ -225,7 +226,7 @@ impl Scene {
     /// The newest view is stored and installed.
     pub(super) fn install(&mut self, n: u64) -> &mut Self {
         let view = self.newest.clone();
-        let stored = Some(StoredView { view: view.clone(), bound: vec![] });
+        let stored = Some(Box::new(StoredView { view: view.clone(), bound: vec![] }));
         self.order(n, StoreWrite { view: stored, ..StoreWrite::default() }).store_all(n);
         self.nodes.entry(n).or_default().installed = Some(view.clone());
         self.tell(Fact::Installed { node: node(n), view: &view })

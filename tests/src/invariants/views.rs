@@ -63,6 +63,15 @@ fn step(nodes: &BTreeMap<NodeId, Node>, old: &View, new: &View) -> Checked {
     let epoch = new.epoch;
     ensure!(epoch == old.epoch.next() && new.chain == old.chain, NAME, "epoch {epoch} follows {}", old.epoch);
     ensure!(new.rebuilt_in == old.rebuilt_in, NAME, "epoch {epoch} gives up what may be committed");
+    for expelled in &old.expelled {
+        let (node, incarnation) = (expelled.node, expelled.incarnation);
+        let is_back = new.incarnation(node).is_some_and(|newer| newer > incarnation);
+        ensure!(
+            is_back || new.is_expelled(node, incarnation) && new.incarnation(node).is_none(),
+            NAME,
+            "{node} was taken out, and is back by itself in epoch {epoch}"
+        );
+    }
     let stays =
         |member: &Member| member.in_sync && old.member(member.node).is_some_and(|before| before.in_sync);
     ensure!(new.members.iter().any(stays), NAME, "no member in sync stays in epoch {epoch}");

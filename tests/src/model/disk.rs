@@ -17,7 +17,7 @@ use craq_proto::{Entry, Row, Seq};
 #[derive(Debug, Default, Clone)]
 pub(super) struct Disk {
     entries: BTreeMap<Seq, Arc<Entry>>,
-    view: Option<StoredView>,
+    view: Option<Box<StoredView>>,
     commit: Seq,
 }
 
@@ -53,7 +53,7 @@ impl Disk {
 impl Hash for Disk {
     fn hash<H: Hasher>(&self, to: &mut H) {
         self.commit.hash(to);
-        hash_view(self.view.as_ref(), to);
+        hash_view(self.view.as_deref(), to);
         hash_entries(self.entries.values(), to);
     }
 }
@@ -61,7 +61,7 @@ impl Hash for Disk {
 /// What a write says, entries by what identifies them.
 pub(super) fn hash_write(write: &StoreWrite, to: &mut impl Hasher) {
     (write.wipe, &write.remove_rows, write.commit, write.forgotten_through).hash(to);
-    hash_view(write.view.as_ref(), to);
+    hash_view(write.view.as_deref(), to);
     hash_entries(write.entries.iter(), to);
 }
 

@@ -155,6 +155,7 @@ fn first_view() -> View {
         learners: vec![],
         reason: String::new(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
     }
 }
 

@@ -85,6 +85,7 @@ fn view(epoch: u64, node: &Header, address: String) -> wire::View {
         members: vec![member],
         learners: Vec::new(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
         reason: "a claim".to_owned(),
     };
     (&view).into()

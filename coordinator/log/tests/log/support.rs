@@ -44,6 +44,7 @@ pub(crate) fn view(chain: &str, epoch: u64, author: u128) -> View {
         members: vec![member],
         learners: Vec::new(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
         reason: format!("by {author}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use craq_proto::{ChainId, Epoch, Incarnation, Member, NodeId, Time, View};
+use craq_proto::{ChainId, Epoch, Expelled, Incarnation, Member, NodeId, Time, View};
 use uuid::Uuid;
 
 use crate::cluster::{
@@ -30,6 +30,7 @@ fn view(members: &[(u128, bool)]) -> View {
         members: members.iter().map(member).collect(),
         learners: Vec::new(),
         rebuilt_in: Epoch::ZERO,
+        expelled: Vec::new(),
         reason: "given".to_owned(),
     }
 }
@@ -75,8 +76,10 @@ fn the_only_in_sync_member_stays_whatever_the_facts_are() {
 
 #[test]
 fn illegal_steps_are_recognised() {
-    let old = view(&[(1, true), (2, true), (3, false)]);
-    let new = |members: &[(u128, bool)]| View { epoch: Epoch(8), ..view(members) };
+    let expelled = |n| Expelled { node: node(n), incarnation: Incarnation(2) };
+    let old = View { expelled: vec![expelled(9)], ..view(&[(1, true), (2, true), (3, false)]) };
+    let new =
+        |members: &[(u128, bool)]| View { epoch: Epoch(8), expelled: old.expelled.clone(), ..view(members) };
     let same = new(&[(1, true), (2, true), (3, false)]);
     assert_eq!(legal_successor(&old, &same, Authority::System), Ok(()));
     let mut older_process = same.clone();
@@ -86,7 +89,9 @@ fn illegal_steps_are_recognised() {
     for (illegal, what) in [
         (View { epoch: Epoch(9), ..same.clone() }, "not the next one"),
         (View { members: Vec::new(), ..same.clone() }, "no member"),
-        (View { reason: String::new(), ..same }, "no reason"),
+        (View { reason: String::new(), ..same.clone() }, "no reason"),
+        (View { expelled: vec![], ..same.clone() }, "taken out is forgotten"),
+        (View { expelled: vec![expelled(9), expelled(1)], ..same }, "is in it and was taken out"),
         (older_process, "goes back"),
         (fresh_process, "incarnation that was no member"),
         (new(&[(3, false), (1, true), (2, true)]), "head is not in sync"),

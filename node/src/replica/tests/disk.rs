@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Disk {
     pub(super) rows: BTreeMap<(Seq, u32), Row>,
     outcomes: BTreeMap<Seq, Outcome>,
-    view: Option<StoredView>,
+    view: Option<Box<StoredView>>,
     pub(super) commit: Seq,
     gc_floor: Seq,
     forgotten_through: Seq,

@@ -203,7 +203,8 @@ impl Runner {
             _ => told[1..].iter().map(|word| node(word)).collect(),
         };
         let (chain, epoch) = (ChainId::default_chain(), Epoch(who[0].parse().unwrap()));
-        let view = View { chain, epoch, members, learners, reason: String::new(), rebuilt_in };
+        let view =
+            View { chain, epoch, members, learners, reason: String::new(), rebuilt_in, expelled: Vec::new() };
         self.world.newest = Some(view.clone());
         to.into_iter().for_each(|node| self.world.input(node, Input::View(view.clone())));
     }

@@ -110,6 +110,7 @@ impl Run {
                 learners: vec![],
                 reason: String::new(),
                 rebuilt_in: Epoch::ZERO,
+                expelled: Vec::new(),
             },
             step: 0,
             operations: Vec::new(),

@@ -241,7 +241,7 @@ pub(crate) struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Take a node out of the chain. Prints `OK epoch=N`.
+    /// Take a node out of the chain, until its process starts anew. Prints `OK epoch=N`.
     Remove {
         /// The node: its id, or its address as `craq status` shows it.
         which: String,

@@ -117,8 +117,9 @@ impl Setup {
             replica,
         };
         match r.random_range(0..10) {
-            0..2 if setup.slowest.is_none() => setup.leave_out_early(r),
-            2..4 if setup.collects_tombstones => setup.walk_slowly(r),
+            0..6 if setup.slowest.is_some() => setup.ask_who_is_left_out(r),
+            0..2 => setup.leave_out_early(r),
+            2..6 if setup.collects_tombstones => setup.walk_slowly(r),
             _ => {}
         }
         setup
@@ -153,13 +154,18 @@ impl Setup {
         }
     }
 
-    /// A member is left out long before its lease ends, and is asked meanwhile: shows who does not wait for that.
+    /// A member is left out long before its lease ends: shows who does not wait for that.
     fn leave_out_early(&mut self, r: &mut StdRng) {
         self.machines = r.random_range(2..=3);
         self.started = self.machines;
         self.replica.lease = millis(r, 1_000, 1_500);
         self.replica.ping_interval = self.replica.lease.mul_f64(r.random_range(0.15..0.33));
         self.failure_timeout = millis(r, 300, 500);
+        self.ask_who_is_left_out(r);
+    }
+
+    /// Who is left out is asked on, and what it is asked for is written elsewhere.
+    fn ask_who_is_left_out(&mut self, r: &mut StdRng) {
         self.fixed_reads = r.random_range(0.5..0.9);
         self.think = millis(r, 4, 50);
         self.keys = 2;

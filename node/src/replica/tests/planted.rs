@@ -30,8 +30,6 @@ const UNNOTICED: &[Bug] = &[
     Bug::UpstreamNotPassedOn,
     Bug::UpstreamKept,
     Bug::StaleBatchCounts,
-    Bug::WalkClaimsTooMuch,
-    Bug::TombstoneUnderWalk,
     Bug::ReadsWhenNotLevel,
     Bug::AnyCommitAnswers,
     Bug::UnsettledTailAnswers,

@@ -177,9 +177,10 @@ impl Setup {
         self.keys = r.random_range(8..=60);
         self.deletions = r.random_range(0.3..0.5);
         self.think = millis(r, 4, 50);
-        self.replica.tombstone_entries = r.random_range(5..60);
-        self.replica.transfer_bytes = r.random_range(100..500);
-        self.replica.transfer_window = r.random_range(1..=2);
+        self.replica.tombstone_entries = r.random_range(3..30);
+        self.replica.sweep_rows = r.random_range(1..4);
+        self.replica.transfer_bytes = r.random_range(1..200);
+        self.replica.transfer_window = 1;
         self.faults.extend([Fault::Kill, Fault::SlowLink]);
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// How a process ended.
 pub type Exit = ExitStatus;
@@ -143,9 +143,12 @@ impl Child {
         self.signal(Signal::TERM);
     }
 
-    /// Stops it where it stands (SIGSTOP).
+    /// Stops it where it stands (SIGSTOP). Returns when it does.
     pub fn pause(&mut self) {
         self.signal(Signal::STOP);
+        // A signal is on its way for a while, and the threads go on meanwhile.
+        let until = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.raw_pid()), until).expect("a child can be waited for");
     }
 
     /// Lets it go on (SIGCONT).
@@ -161,10 +164,13 @@ impl Child {
         self.exit
     }
 
+    fn raw_pid(&self) -> Pid {
+        i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a child has a pid")
+    }
+
     fn signal(&mut self, signal: Signal) {
         assert!(self.exit().is_none(), "{} has ended\n{}", self.name, self.last_words());
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a child has a pid");
-        kill_process(pid, signal).expect("a child can be signalled");
+        kill_process(self.raw_pid(), signal).expect("a child can be signalled");
     }
 }
 

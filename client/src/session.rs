@@ -179,7 +179,12 @@ impl Calls {
     async fn next(&mut self) -> Option<wire::SessionRequest> {
         let mut next = match self.first.take() {
             Some(first) => Some(first),
-            None => Some(self.waiting.recv().await?),
+            None => {
+                let first = self.waiting.recv().await?;
+                // Those who were answered together call again together: what they say may leave with this.
+                tokio::task::yield_now().await;
+                Some(first)
+            }
         };
         let mut bytes = 0;
         let mut calls = Vec::new();

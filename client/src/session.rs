@@ -164,7 +164,7 @@ impl Drop for Departure<'_> {
 /// What is to be sent.
 struct Calls {
     waiting: mpsc::UnboundedReceiver<Waiting>,
-    /// It had no room in the message before.
+    /// It begins the next message: it has just come, or had no room in the one before.
     first: Option<Waiting>,
     pending: Arc<Mutex<Pending>>,
     header: wire::Header,
@@ -177,15 +177,12 @@ impl Calls {
 
     /// The next message, as soon as a call waits; none: the session is over, or nobody can call any more.
     async fn next(&mut self) -> Option<wire::SessionRequest> {
-        let mut next = match self.first.take() {
-            Some(first) => Some(first),
-            None => {
-                let first = self.waiting.recv().await?;
-                // Those who were answered together call again together: what they say may leave with this.
-                tokio::task::yield_now().await;
-                Some(first)
-            }
-        };
+        if self.first.is_none() {
+            self.first = Some(self.waiting.recv().await?);
+            // Those who were answered together call again together: what they say may leave with this.
+            tokio::task::yield_now().await;
+        }
+        let mut next = self.first.take();
         let mut bytes = 0;
         let mut calls = Vec::new();
         let mut pending = self.pending.lock();

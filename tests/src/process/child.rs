@@ -148,7 +148,7 @@ impl Child {
         self.signal(Signal::STOP);
         // A signal is on its way for a while, and the threads go on meanwhile.
         let until = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(self.raw_pid()), until).expect("a child can be waited for");
+        waitid(WaitId::Pid(Pid::from_child(&self.process)), until).expect("a child can be waited for");
     }
 
     /// Lets it go on (SIGCONT).
@@ -164,13 +164,9 @@ impl Child {
         self.exit
     }
 
-    fn raw_pid(&self) -> Pid {
-        i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a child has a pid")
-    }
-
     fn signal(&mut self, signal: Signal) {
         assert!(self.exit().is_none(), "{} has ended\n{}", self.name, self.last_words());
-        kill_process(self.raw_pid(), signal).expect("a child can be signalled");
+        kill_process(Pid::from_child(&self.process), signal).expect("a child can be signalled");
     }
 }
 

@@ -211,8 +211,7 @@ async fn ctrl_c_ends_it_early_with_the_figures_so_far() {
     let arguments = ["read", "--keys", "20", "--duration", "60s", "--warmup", "100ms", "-o", "json"];
     let child = bench(&cluster, &arguments).spawn().unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     let report: Value = serde_json::from_str(&ended(&output, 0)).unwrap();
     let round = &report["rounds"][0];
